@@ -1,0 +1,1 @@
+"""SFT Lab's core: everything but the page, floor upon floor (see ARCHITECTURE.md)."""

@@ -1,0 +1,397 @@
+"""What happens in a job, one frozen value an event, and the record that a run's events make.
+
+Training yields ``RunEvent``; comparing and evaluating yield ``AnswerEvent``. A run's log on disk
+is one JSON object a line (``to_json``/``from_json``); ``RunRecord`` replays it. ``time`` is
+seconds since the epoch, everywhere; losses are nats per trained token; rates are per second.
+"""
+
+from __future__ import annotations
+
+import json
+import time as clock
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from sft_core.config import LabConfig
+from sft_core.types import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """``exact`` of ``count`` answers were right, ``stopped`` of them ended by themselves."""
+
+    name: str
+    count: int
+    exact: int
+    stopped: int
+
+    @property
+    def share(self) -> float:
+        """Exact match in [0, 1]; 0 where nothing was asked."""
+        return self.exact / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Exact match over a set, overall, by category, and by whether the fact that the answer
+    needs stood in training in other words (``seen``), or did not (``unseen``)."""
+
+    overall: Tally
+    by_category: tuple[Tally, ...] = ()
+    seen: Tally | None = None
+    unseen: Tally | None = None
+
+
+# -- a run ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQueued:
+    """Waiting for the compute process; ``position`` jobs stand before this one."""
+
+    run: str
+    position: int
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseEntered:
+    """What the job does now, in words: "Reading rows", "Loading the model", ..."""
+
+    phase: str
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """Everything is ready and the first step follows."""
+
+    run: str
+    model: str
+    device: str
+    precision: str
+    parameters: int
+    trainable: int
+    train_rows: int
+    eval_rows: int
+    test_rows: int
+    bad_rows: int
+    truncated_rows: int
+    tokens: int  # in one epoch, padding not counted
+    trained_tokens: int  # in one epoch
+    total_steps: int
+    added_tokens: tuple[str, ...] = ()
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLogged:
+    """One optimiser step. ``loss`` is the mean over the step's trained tokens."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    trained_tokens: int
+    tokens_per_second: float
+    seconds_left: float
+    memory_mb: float
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalLogged:
+    """Loss on the evaluation rows after ``step`` steps; ``best`` where it is the lowest yet."""
+
+    step: int
+    loss: float
+    trained_tokens: int
+    best: bool
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreLogged:
+    """Exact match on the test rows after ``step`` steps."""
+
+    step: int
+    score: Score
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleGenerated:
+    """What the model answers to a fixed prompt after ``step`` steps."""
+
+    step: int
+    prompt: str
+    text: str
+    stopped: bool
+    tokens: int
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved:
+    """Weights of ``step`` are on disk, in ``path`` below the run directory."""
+
+    step: int
+    path: str
+    eval_loss: float | None
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that a person should know and that stops nothing."""
+
+    code: str
+    message: str
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopped:
+    """Stopped on request or by a bound; what was learnt until ``step`` is saved."""
+
+    step: int
+    reason: str
+    run_dir: str
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """Done. ``restored_step`` is the step whose weights were kept (the best by eval loss)."""
+
+    step: int
+    restored_step: int
+    seconds: float
+    run_dir: str
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed:
+    """Ended by an error; ``message`` is its sentence, ``kind`` the error's class."""
+
+    kind: str
+    message: str
+    run_dir: str
+    time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInterrupted:
+    """The process that trained is gone; written by whoever noticed."""
+
+    message: str
+    run_dir: str
+    time: float = field(default_factory=clock.time)
+
+
+RunEvent = (
+    RunQueued
+    | PhaseEntered
+    | RunStarted
+    | StepLogged
+    | EvalLogged
+    | ScoreLogged
+    | SampleGenerated
+    | CheckpointSaved
+    | Warned
+    | RunStopped
+    | RunFinished
+    | RunFailed
+    | RunInterrupted
+)
+
+
+# -- answers ----------------------------------------------------------------------------------
+
+
+class Side(StrEnum):
+    """Whose answer it is."""
+
+    BASE = "base"
+    TUNED = "tuned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextGenerated:
+    """``text`` is everything that ``side`` has answered to prompt number ``prompt`` so far."""
+
+    side: Side
+    prompt: int
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A finished answer. ``stopped`` is True where the model printed its trained end of turn,
+    False where the length limit cut it off; ``reason`` says so in words. ``prompt_ids`` are
+    exactly what was sent."""
+
+    side: Side
+    prompt: int
+    text: str
+    stopped: bool
+    reason: str
+    ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graded:
+    """One row of an evaluation: what was asked, expected and answered. ``seen`` says whether
+    the row's fact stood in training in other words; None where the data does not say."""
+
+    side: Side
+    row: str
+    category: str | None
+    seen: bool | None
+    prompt: str
+    expected: str
+    answer: str
+    exact: bool
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """An evaluation's result for one side."""
+
+    side: Side
+    score: Score
+
+
+AnswerEvent = TextGenerated | Answered | Graded | Scored
+Event = RunEvent | AnswerEvent
+
+_CLASSES: Final[dict[str, type[Any]]] = {cls.__name__: cls for cls in Event.__args__}
+E = TypeVar("E")
+_ENDS: Final = (RunStopped, RunFinished, RunFailed, RunInterrupted)
+
+
+def is_end(event: Event) -> bool:
+    """Whether nothing follows this event in a run's log."""
+    return isinstance(event, _ENDS)
+
+
+def to_json(event: Event) -> str:
+    """One line of a log, without the line break."""
+    return json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+
+
+def from_json(line: str) -> Event:
+    """Raises DataError where the line is no event of this version."""
+    try:
+        values = json.loads(line)
+        cls = _CLASSES[values.pop("event")]
+        event: Event = _adapter(cls).validate_python(values)
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError):
+        raise DataError(f"This line is not an event of a run: {line[:80]!r}") from None
+    return event
+
+
+@cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+# -- the record -------------------------------------------------------------------------------
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def over(self) -> bool:
+        return self not in (RunStatus.QUEUED, RunStatus.PREPARING, RunStatus.RUNNING)
+
+
+class RunRecord:
+    """A run as its events tell it. ``add`` is the only way that it grows."""
+
+    __slots__ = ("_events", "config")
+
+    def __init__(self, config: LabConfig, events: Iterable[RunEvent] = ()) -> None:
+        self.config = config
+        self._events: list[RunEvent] = []
+        for event in events:
+            self.add(event)
+
+    def add(self, event: RunEvent) -> None:
+        self._events.append(event)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def events(self) -> tuple[RunEvent, ...]:
+        return tuple(self._events)
+
+    def of(self, kind: type[E]) -> tuple[E, ...]:
+        """The events of one class, in order."""
+        return tuple(event for event in self._events if isinstance(event, kind))
+
+    def last(self, kind: type[E]) -> E | None:
+        """The latest event of one class."""
+        for event in reversed(self._events):
+            if isinstance(event, kind):
+                return event
+        return None
+
+    @property
+    def status(self) -> RunStatus:
+        for event in reversed(self._events):
+            match event:
+                case RunFinished():
+                    return RunStatus.FINISHED
+                case RunStopped():
+                    return RunStatus.STOPPED
+                case RunFailed():
+                    return RunStatus.FAILED
+                case RunInterrupted():
+                    return RunStatus.INTERRUPTED
+                case RunStarted() | StepLogged():
+                    return RunStatus.RUNNING
+                case RunQueued():
+                    return RunStatus.QUEUED
+                case PhaseEntered() if self.last(RunStarted) is None:
+                    return RunStatus.PREPARING
+        return RunStatus.QUEUED
+
+    @property
+    def step(self) -> int:
+        """The last step that was logged."""
+        event = self.last(StepLogged)
+        return event.step if event else 0
+
+    @property
+    def total_steps(self) -> int:
+        """How many steps the run will take; 0 until it has started."""
+        event = self.last(RunStarted)
+        return event.total_steps if event else 0
+
+    @property
+    def best_eval(self) -> EvalLogged | None:
+        """The evaluation with the lowest loss."""
+        return min(self.of(EvalLogged), key=lambda event: event.loss, default=None)
