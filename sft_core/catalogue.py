@@ -58,11 +58,11 @@ CATALOGUE: Final[tuple[Card, ...]] = (
         template="chatml",
     ),
     Card(
-        name="distilgpt2",
+        name="distilbert/distilgpt2",
         title="DistilGPT-2, from the hub",
         sentence="A small base model of English text; it has no chat format of its own.",
         origin=Origin.HUB,
-        tokenizer="distilgpt2",
+        tokenizer="distilbert/distilgpt2",
         template="plain-ended",
     ),
     Card(

@@ -1,0 +1,142 @@
+"""Events survive their log line, and a record tells where a run stands."""
+
+from __future__ import annotations
+
+import pytest
+
+from sft_core.config import LabConfig
+from sft_core.events import (
+    Answered,
+    CheckpointSaved,
+    EvalLogged,
+    Event,
+    PhaseEntered,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunQueued,
+    RunRecord,
+    RunStarted,
+    RunStatus,
+    RunStopped,
+    Score,
+    Scored,
+    ScoreLogged,
+    Side,
+    StepLogged,
+    Tally,
+    from_json,
+    is_end,
+    to_json,
+)
+from sft_core.types import DataError
+
+QUEUED = RunQueued(run="r1", position=2)
+STARTED = RunStarted(
+    run="r1",
+    model="bytes-gpt",
+    device="cpu",
+    precision="fp32",
+    parameters=10,
+    trainable=10,
+    train_rows=4,
+    eval_rows=1,
+    test_rows=1,
+    bad_rows=0,
+    truncated_rows=0,
+    tokens=40,
+    trained_tokens=9,
+    total_steps=3,
+    added_tokens=("<|im_end|>",),
+)
+STEP = StepLogged(
+    step=2,
+    epoch=0.5,
+    loss=1.25,
+    learning_rate=1e-3,
+    grad_norm=0.7,
+    tokens=40,
+    trained_tokens=9,
+    tokens_per_second=100.0,
+    seconds_left=1.0,
+    memory_mb=200.0,
+)
+SCORE = Score(
+    overall=Tally("all", 4, 3, 4),
+    by_category=(Tally("capital", 2, 1, 2),),
+    seen=Tally("seen", 3, 3, 3),
+)
+EVENTS: list[Event] = [
+    QUEUED,
+    PhaseEntered(phase="Reading rows"),
+    STARTED,
+    STEP,
+    EvalLogged(step=2, loss=1.5, trained_tokens=9, best=True),
+    ScoreLogged(step=2, score=SCORE),
+    CheckpointSaved(step=2, path="checkpoints/last", eval_loss=None),
+    RunFinished(step=3, restored_step=2, seconds=4.5, run_dir="runs/r1"),
+    Scored(side=Side.TUNED, score=SCORE),
+    Answered(
+        side=Side.BASE,
+        prompt=0,
+        text="Ä\u2028 {{x}}",
+        stopped=False,
+        reason="length",
+        ids=(1, 2),
+        prompt_ids=(3,),
+        seconds=0.1,
+    ),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_an_event_comes_back_from_its_line(event: Event) -> None:
+    line = to_json(event)
+    assert "\n" not in line
+    assert from_json(line) == event
+
+
+@pytest.mark.parametrize("line", ["", "{}", '{"event": "Nothing"}', '{"event": "RunQueued"}', "[]"])
+def test_a_line_that_is_no_event_is_refused(line: str) -> None:
+    with pytest.raises(DataError):
+        from_json(line)
+
+
+STOPPED = RunStopped(step=2, reason="asked", run_dir="d")
+FAILED = RunFailed(kind="TrainingError", message="x", run_dir="d")
+INTERRUPTED = RunInterrupted(message="x", run_dir="d")
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        ([], RunStatus.QUEUED),
+        ([QUEUED], RunStatus.QUEUED),
+        ([QUEUED, PhaseEntered(phase="Loading")], RunStatus.PREPARING),
+        ([QUEUED, STARTED], RunStatus.RUNNING),
+        ([QUEUED, STARTED, STEP, PhaseEntered(phase="Scoring")], RunStatus.RUNNING),
+        ([STARTED, STEP, EVENTS[7]], RunStatus.FINISHED),
+        ([STARTED, STOPPED], RunStatus.STOPPED),
+        ([FAILED], RunStatus.FAILED),
+        ([STARTED, INTERRUPTED], RunStatus.INTERRUPTED),
+    ],
+)
+def test_the_status_follows_from_the_events(events: list[RunEvent], status: RunStatus) -> None:
+    record = RunRecord(LabConfig(), events)
+    assert record.status is status
+    assert status.over == (bool(events) and is_end(events[-1]))
+
+
+def test_a_record_finds_its_best_evaluation() -> None:
+    record = RunRecord(LabConfig(), [STARTED, STEP])
+    assert record.best_eval is None
+    for step, loss in ((1, 2.0), (2, 1.0), (3, 1.5)):
+        record.add(EvalLogged(step=step, loss=loss, trained_tokens=9, best=loss < 2))
+    assert record.best_eval is not None
+    assert (record.best_eval.step, record.step, record.total_steps) == (2, 2, 3)
+
+
+def test_a_share_of_nothing_is_zero() -> None:
+    assert Tally("none", 0, 0, 0).share == 0.0
+    assert SCORE.overall.share == 0.75
