@@ -275,7 +275,31 @@ class Scored:
 
 
 AnswerEvent = TextGenerated | Answered | Graded | Scored
-Event = RunEvent | AnswerEvent
+
+
+# -- measurements -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMeasured:
+    """How large a model is. ``source`` says what it was counted from: its configuration, the
+    headers of its weight files, or the weights."""
+
+    parameters: int
+    trainable: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLosses:
+    """What ``side`` thinks of an encoded example: ``losses[i]`` is the cross-entropy of token i
+    given all before it, trained or not; None for the first token, which nothing predicts."""
+
+    side: Side
+    losses: tuple[float | None, ...]
+
+
+Event = RunEvent | AnswerEvent | ModelMeasured | TokenLosses
 
 _CLASSES: Final[dict[str, type[Any]]] = {cls.__name__: cls for cls in Event.__args__}
 E = TypeVar("E")

@@ -110,6 +110,10 @@ class BusyError(LabError, RuntimeError):
     """The queue is full."""
 
 
+class StorageError(LabError, OSError):
+    """A run cannot be written: the disk is full, or the folder is not writable."""
+
+
 # -- conversations ----------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "provenance",
         "templates",
         "sandbox",
+        "reasons",
         "encode",
         "doctor",
         "audit",
@@ -29,8 +30,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("batch", "loss", "models"),
     ("train", "generate", "evaluate"),
-    ("rundir", "worker", "runs", "export"),
-    ("cli", "__main__", "ui"),
+    ("disk", "rundir", "compute", "jobs", "zerogpu", "worker", "jobqueue", "runs", "export"),
+    ("console", "reports", "cli", "__main__", "ui"),
 )
 TENSOR_LIBRARIES = {"torch", "transformers", "accelerate", "peft"}
 

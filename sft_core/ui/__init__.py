@@ -1,0 +1,95 @@
+"""The page: ``build_app`` lays the tabs out, wires them, and says how to launch them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import Any, Final
+
+import gradio as gr
+
+from sft_core.config import LabConfig
+from sft_core.runs import Runs
+from sft_core.settings import HOST
+from sft_core.ui import (
+    compare,
+    data_panel,
+    header,
+    live_plot,
+    template_panel,
+    tokens,
+    train,
+)
+from sft_core.ui.look import look
+from sft_core.ui.session import Pick, rows_of
+from sft_core.ui.theme import theme
+from sft_core.ui.view import script, stylesheets
+from sft_core.ui.wiring import Page, choices_of, wire
+from sft_core.worker import compute
+
+HANDLER_THREADS: Final = 40
+UPLOADS_KEPT_SECONDS: Final = 24 * 3600
+
+
+def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
+    """-> (the page, what to hand to its ``launch``). Without ``runs`` the page keeps its own, in
+    the folder that the environment names, and closes them when the process ends."""
+    if runs is None:
+        runs = Runs(HOST.runs_dir, compute())
+        atexit.register(runs.close)
+    config = LabConfig()
+    rows = rows_of(config.data)
+    example = rows.at(Pick())
+    assert example is not None
+    seen = look(config, example)
+    with gr.Blocks(
+        title="SFT Lab",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(3600, UPLOADS_KEPT_SECONDS),
+    ) as blocks:
+        chips, run_chip = header.build(seen, rows)
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            with gr.Tab("Data & Template", id="data", elem_id="tab-data"):
+                data = data_panel.build(config.data)
+                template = template_panel.build(config, seen)
+            with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens"):
+                inspector = tokens.build(rows, seen)
+            with gr.Tab("Train", id="train", elem_id="tab-train"):
+                training = train.build(config, rows)
+            with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
+                comparison = compare.build(config, rows)
+        page = Page(
+            chips=chips,
+            run_chip=run_chip,
+            data=data,
+            template=template,
+            tokens=inspector,
+            train=training,
+            compare=comparison,
+            choices=choices_of(data, template, training),
+            own_runs=gr.BrowserState([], storage_key="sft-lab-runs", secret="sft-lab"),
+        )
+        wire(page, runs, blocks)
+    blocks.queue(max_size=HOST.sessions, default_concurrency_limit=None)
+    return blocks, options()
+
+
+def options() -> dict[str, Any]:
+    """How the page is launched: its looks, its bounds, and where it listens."""
+    port = os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or "7860"
+    home = "0.0.0.0" if HOST.on_space else "127.0.0.1"
+    return {
+        "server_name": os.environ.get("GRADIO_SERVER_NAME", home),
+        "server_port": int(port),
+        "theme": theme(),
+        "css_paths": stylesheets(),
+        "head": f"<script>{script()}</script>{live_plot.head()}",
+        "footer_links": [],
+        "ssr_mode": False,
+        "run_history": False,
+        "max_file_size": f"{HOST.max_upload_mb:g}mb",
+        "state_session_capacity": HOST.sessions,
+        # Each job that waits holds a thread; the page's own handlers must still find one.
+        "max_threads": HANDLER_THREADS + HOST.queue_size,
+    }

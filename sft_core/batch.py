@@ -1,0 +1,183 @@
+"""Rows become tensors: padding, the order in which rows are dealt out, and what padding wastes.
+
+B is the number of rows in a batch, T the length that they are padded to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Final, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from sft_core.types import IGNORE_INDEX, EncodeError
+
+Plan = tuple[tuple[int, ...], ...]
+"""Batches as the positions of their rows."""
+
+POOL_BATCHES: Final = 50
+"""Rows are sorted by length within pools of at most so many batches."""
+POOLS: Final = 4
+"""A data set is dealt into at least so many pools, so that batches differ between epochs."""
+
+
+class Labelled(Protocol):
+    """What a batch needs to know of a row. ``Encoded`` is one."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+    @property
+    def labels(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows as (B, T) tensors of 64-bit integers, filled up on the right.
+
+    ``labels`` hold the id of each trained token at its own index, ``IGNORE_INDEX`` elsewhere.
+    ``attention_mask`` is 1 on a row's tokens. ``position_ids`` count from 0 in each example.
+    ``segment_ids`` number the examples of a row from 1; 0 is padding.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        return type(self)(*moved)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are, padding not counted."""
+        return int(self.attention_mask.sum())
+
+
+def collate(rows: Sequence[Labelled], pad_id: int, *, length: int | None = None) -> Batch:
+    """Pads rows to the longest of them, or to ``length``.
+
+    The attention mask comes from the rows' lengths and never from comparing ids with ``pad_id``,
+    which may well be the end-of-text token that a row ends with (law 3). Raises EncodeError for
+    a row whose first token carries a label, since nothing predicts it (law 6).
+
+    Rows [5, 6, 7] and [8, 9] with labels [-100, 6, 7] and [-100, 9], pad_id 0:
+
+        input_ids       5 6 7      8 9 0
+        labels       -100 6 7   -100 9 -100
+        attention_mask  1 1 1      1 1 0
+        position_ids    0 1 2      0 1 0
+        segment_ids     1 1 1      1 1 0
+    """
+    longest = max((len(row.ids) for row in rows), default=0)
+    shape = (len(rows), max(longest, length or 0))
+    lengths = torch.tensor([len(row.ids) for row in rows]).unsqueeze(1)
+    positions = torch.arange(shape[1]).expand(shape)
+    mask = (positions < lengths).long()
+    input_ids = torch.full(shape, pad_id)
+    labels = torch.full(shape, IGNORE_INDEX)
+    for at, row in enumerate(rows):
+        input_ids[at, : len(row.ids)] = torch.tensor(row.ids)
+        labels[at, : len(row.ids)] = torch.tensor(row.labels)
+    if shape[1] and bool((labels[:, 0] != IGNORE_INDEX).any()):
+        raise EncodeError(
+            "The first token of a row is marked as trained, but nothing stands before it that "
+            "could predict it. Encode the row again with the lab's own encoder."
+        )
+    return Batch(input_ids, labels, mask, positions * mask, mask.clone())
+
+
+# -- the order of rows ------------------------------------------------------------------------
+
+
+def plan(
+    lengths: Sequence[int],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int = 0,
+    group_by_length: bool = True,
+) -> Plan:
+    """Deals every row into exactly one batch of ``batch_size``; the last one may be smaller.
+
+    The same ``seed`` and ``epoch`` give the same plan on every machine. With ``group_by_length``
+    the shuffled rows fall into pools, each pool is cut into batches along its lengths, and the
+    batches are shuffled again: neighbours in length share a batch, which saves padding, while a
+    row's companions still change from epoch to epoch.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    if not group_by_length:
+        return _cut(order, batch_size)
+    # Only whole batches are shuffled, so a smaller one stays last and steps keep their size.
+    rest = order[len(order) - len(order) % batch_size :]
+    batches: list[tuple[int, ...]] = []
+    for pool in _cut(order[: len(order) - len(rest)], _pool_size(len(order), batch_size)):
+        batches += _cut(sorted(pool, key=lambda row: lengths[row]), batch_size)
+    rng.shuffle(batches)
+    return (*batches, *_cut(rest, batch_size))
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> Plan:
+    """Batches with the least padding, longest rows first, so that memory runs out at once or
+    never. For evaluation, where the order of rows changes nothing."""
+    return _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
+
+
+def _pool_size(rows: int, batch_size: int) -> int:
+    batches = max(1, min(POOL_BATCHES, rows // batch_size // POOLS))
+    return batches * batch_size
+
+
+def _cut(rows: Sequence[int], size: int) -> Plan:
+    return tuple(tuple(rows[at : at + size]) for at in range(0, len(rows), size))
+
+
+def batches(
+    rows: Sequence[Labelled],
+    batch_size: int,
+    pad_id: int,
+    *,
+    seed: int,
+    epoch: int = 0,
+    group_by_length: bool = True,
+) -> Iterator[Batch]:
+    """One epoch of ``rows``, collated as ``plan`` deals them."""
+    lengths = [len(row.ids) for row in rows]
+    dealt = plan(lengths, batch_size, seed=seed, epoch=epoch, group_by_length=group_by_length)
+    for chosen in dealt:
+        yield collate([rows[at] for at in chosen], pad_id)
+
+
+# -- what padding costs -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """``slots`` positions were computed for ``tokens`` tokens."""
+
+    tokens: int
+    slots: int
+
+    @property
+    def share(self) -> float:
+        """The share of positions that hold padding, in [0, 1]."""
+        return 1 - self.tokens / self.slots if self.slots else 0.0
+
+
+def waste(lengths: Sequence[int], dealt: Plan) -> Waste:
+    """What padding each batch of ``dealt`` to its longest row wastes."""
+    slots = sum(len(rows) * max(lengths[row] for row in rows) for rows in dealt)
+    return Waste(sum(lengths[row] for rows in dealt for row in rows), slots)
+
+
+def waste_at(lengths: Sequence[int], length: int) -> Waste:
+    """What padding every row to one fixed ``length`` wastes; longer rows are cut off there."""
+    return Waste(sum(min(size, length) for size in lengths), len(lengths) * length)

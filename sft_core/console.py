@@ -1,0 +1,162 @@
+"""What a terminal shows of a run: a progress bar, the loss as a drawing in text, scores, answers.
+
+Nothing here prints; every function gives text back, and the progress bar is given its stream.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TextIO
+
+from tqdm import tqdm
+
+from sft_core.events import (
+    Answered,
+    EvalLogged,
+    PhaseEntered,
+    RunEvent,
+    RunRecord,
+    RunStarted,
+    Score,
+    Side,
+    StepLogged,
+    Tally,
+    Warned,
+)
+
+Point = tuple[float, float]
+
+WIDTH: Final = 64
+HEIGHT: Final = 12
+
+
+class Progress:
+    """A bar with rate and time left, fed with a run's events."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: Any = None
+
+    def show(self, event: RunEvent) -> None:
+        match event:
+            case PhaseEntered(phase=phase):
+                self._say(phase)
+            case Warned(message=message):
+                self._say(message)
+            case RunStarted(total_steps=total):
+                self._bar = tqdm(total=total, unit="step", file=self._stream, dynamic_ncols=True)
+            case StepLogged() if self._bar is not None:
+                self._bar.set_postfix_str(
+                    f"loss {event.loss:.3f}, {event.tokens_per_second:,.0f} tokens/s", refresh=False
+                )
+                self._bar.update(event.step - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text, file=self._stream)
+
+
+def curve(record: RunRecord, width: int = WIDTH, height: int = HEIGHT) -> str:
+    """The loss over the steps: dots for the training loss (the mean of the steps that share a
+    column), o for the evaluation loss. Empty where no step was logged."""
+    steps: list[Point] = [(event.step, event.loss) for event in record.of(StepLogged)]
+    evals: list[Point] = [(event.step, event.loss) for event in record.of(EvalLogged)]
+    if not steps:
+        return ""
+    last = max(step for step, _ in steps + evals)
+    dots = _columns(steps, last, width)
+    rings = _columns(evals, last, width)
+    values = [*dots.values(), *rings.values()]
+    low, high = min(values), max(values)
+
+    def row(value: float) -> int:
+        return round((high - value) / (high - low) * (height - 1)) if high > low else 0
+
+    grid = [[" "] * width for _ in range(height)]
+    for mark, series in ((".", dots), ("o", rings)):
+        for column, value in series.items():
+            grid[row(value)][column] = mark
+    labels = {0: f"{high:.2f}", height - 1: f"{low:.2f}"}
+    lines = [f"{labels.get(at, ''):>7} |{''.join(line).rstrip()}" for at, line in enumerate(grid)]
+    axis = f"{'':>7} +{'-' * width}"
+    legend = f"{'':>9}step 0{f'step {last:.0f}':>{width - 6}}\n{'':>9}. training loss   o eval loss"
+    return "\n".join([*lines, axis, legend])
+
+
+def _columns(points: Sequence[Point], last: float, width: int) -> dict[int, float]:
+    """Column -> mean of the values that fall into it."""
+    found: dict[int, list[float]] = {}
+    for step, value in points:
+        found.setdefault(min(width - 1, int(step / max(last, 1) * (width - 1))), []).append(value)
+    return {column: sum(values) / len(values) for column, values in found.items()}
+
+
+def scores(found: Mapping[Side, Score]) -> str:
+    """Exact match as a table: before and after, overall, by category, by whether the fact stood
+    in training in other words."""
+    sides = [side for side in Side if side in found]
+    heads = {Side.BASE: "before", Side.TUNED: "after"}
+    lines = ["".join([f"{'exact match':<24}", *(f"{heads[side]:>16}" for side in sides)])]
+    for name in _names(found[sides[0]]):
+        cells = (f"{_cell(_tally(found[side], name)):>16}" for side in sides)
+        lines.append("".join([f"{name:<24}", *cells]))
+    ends = (f"{_stopped(found[side].overall):>16}" for side in sides)
+    return "\n".join([*lines, "".join([f"{'stopped by itself':<24}", *ends])])
+
+
+def _names(score: Score) -> Iterable[str]:
+    yield "all rows"
+    if score.seen:
+        yield "fact seen in training"
+    if score.unseen:
+        yield "fact never seen"
+    yield from (tally.name for tally in score.by_category)
+
+
+def _tally(score: Score, name: str) -> Tally | None:
+    known = {tally.name: tally for tally in score.by_category}
+    known |= {"all rows": score.overall}
+    for title, tally in (("fact seen in training", score.seen), ("fact never seen", score.unseen)):
+        if tally:
+            known[title] = tally
+    return known.get(name)
+
+
+def _cell(tally: Tally | None) -> str:
+    return f"{tally.exact}/{tally.count} = {tally.share:.2f}" if tally and tally.count else "-"
+
+
+def _stopped(tally: Tally) -> str:
+    return f"{tally.stopped}/{tally.count}"
+
+
+def beside(prompt: str, answers: Mapping[Side, Answered], width: int = 38) -> str:
+    """A prompt and under it both answers, base on the left and tuned on the right."""
+    columns = []
+    for side in (side for side in Side if side in answers):
+        answer = answers[side]
+        text = [
+            line
+            for part in printable(answer.text).splitlines() or [""]
+            for line in textwrap.wrap(part, width) or [""]
+        ]
+        reason = textwrap.wrap(f"[{answer.reason}]", width)
+        columns.append([side.value, "-" * width, *text, *reason])
+    depth = max(map(len, columns), default=0)
+    padded = [column + [""] * (depth - len(column)) for column in columns]
+    rows = (
+        "  ".join(f"{cell:<{width}}" for cell in row).rstrip() for row in zip(*padded, strict=True)
+    )
+    return "\n".join([f"> {prompt}", *rows])
+
+
+def printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor or change its colours."""
+    return "".join(
+        mark if mark.isprintable() or mark in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for mark in text
+    )

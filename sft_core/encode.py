@@ -1,0 +1,284 @@
+"""Rendered text + tokenizer + policy -> ids, each with the reason why it is trained or not.
+
+``encode`` and ``encode_prompt`` tokenise by one rule: the text is cut where each answer starts,
+and the parts are tokenised apart. So the ids before an answer in training are the ids that
+generation sends, whatever the tokenizer would have merged across the cut. (They can therefore
+differ from those of ``apply_chat_template``, which tokenises the whole text at once.)
+
+Which reason a token gets that reaches over the border of two spans: the first of answer, end of
+turn, excluded, end not trained, whole text that it touches; else that of the span it starts in. So
+a token that holds the end of an answer and something behind it is trained. Added tokens, which may
+have eaten whitespace around them, count as standing where their first visible character is.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from sft_core import sandbox, templates
+from sft_core.config import MaskPolicy
+from sft_core.reasons import Stretch, stretches
+from sft_core.tokenizer import Tokenizer
+from sft_core.tokenizer.pieces import Cut, Pieces, Range, tokenize
+from sft_core.types import (
+    Encoded,
+    EncodeError,
+    Example,
+    LabError,
+    Message,
+    NothingTrainedError,
+    Reason,
+    Region,
+    Rendered,
+    Span,
+    Template,
+    TemplateError,
+    Token,
+)
+
+ROWS_AT_ONCE: Final = 64
+"""How many rows ``encode_many`` hands to the backend's threads together."""
+
+_FIRST_AMONG: Final = (
+    Reason.ANSWER,
+    Reason.END_OF_TURN,
+    Reason.EXCLUDED,
+    Reason.END_NOT_TRAINED,
+    Reason.WHOLE_TEXT,
+)
+
+
+def encode(
+    rendered: Rendered, tokenizer: Tokenizer, policy: MaskPolicy, max_length: int | None = None
+) -> Encoded:
+    """One conversation as tokens with reasons, from which the labels follow.
+
+    The first ``max_length`` tokens are kept, the others stand in ``dropped``. Nothing trained is
+    no error here, since it must still be shown; ``require_trained`` makes it one. Raises
+    EncodeError where the tokenizer cannot write the text.
+    """
+    (result,) = tokenize(tokenizer, [_cut(rendered)])
+    if isinstance(result, EncodeError):
+        raise result
+    return _label(rendered, tokenizer, policy, max_length, result)
+
+
+def encode_many(
+    rendereds: Iterable[Rendered | LabError],
+    tokenizer: Tokenizer,
+    policy: MaskPolicy,
+    max_length: int | None = None,
+) -> Iterator[Encoded | LabError]:
+    """What ``encode`` gives for each row, in order, only faster. A row that cannot be encoded
+    gives its error and stops no other; errors among ``rendereds`` are passed on."""
+    rows = iter(rendereds)
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        cuts = [_cut(row) for row in chunk if isinstance(row, Rendered)]
+        results = iter(tokenize(tokenizer, cuts))
+        for row in chunk:
+            if not isinstance(row, Rendered):
+                yield row
+                continue
+            result = next(results)
+            if isinstance(result, EncodeError):
+                yield result
+            else:
+                yield _label(row, tokenizer, policy, max_length, result)
+
+
+def encode_prompt(rendered: Rendered, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids to send for a conversation that was rendered with ``add_generation_prompt``: those
+    that stand before the next answer in training. Raises EncodeError."""
+    (result,) = tokenize(tokenizer, [_cut(rendered)])
+    if isinstance(result, EncodeError):
+        raise result
+    return tuple(result.ids)
+
+
+def require_trained(encoded: Encoded, id: str) -> Encoded:
+    """``encoded`` itself. Raises NothingTrainedError, naming row ``id``, where no token of it is
+    trained, and says whether the length limit is to blame."""
+    if encoded.trained:
+        return encoded
+    if any(token.reason.trained for token in encoded.dropped):
+        raise NothingTrainedError(
+            f"Row {id} has no trained token left: its answer begins behind the first "
+            f"{len(encoded)} tokens, where it is cut off. Raise max_length, or drop the row."
+        )
+    if Reason.EXCLUDED in encoded.reasons:
+        raise NothingTrainedError(
+            f"Row {id} has no trained token: its answers have weight 0. Drop the row, or give an "
+            "answer weight 1."
+        )
+    raise NothingTrainedError(
+        f"Row {id} has no trained token: the template prints no answer for it. Check that it has "
+        "an assistant turn with text, and that the template prints it."
+    )
+
+
+# -- where to cut ------------------------------------------------------------------------------
+
+
+def _cut(rendered: Rendered) -> Cut:
+    starts = {start for _, start in rendered.answer_starts()}
+    places = sorted(starts - {0, len(rendered.text)})
+    return Cut(rendered.text, tuple(places), _written(rendered.spans))
+
+
+def _written(spans: Sequence[Span]) -> tuple[Range, ...]:
+    """The ranges that messages wrote, neighbours joined."""
+    ranges: list[Range] = []
+    for start, end, region, _ in spans:
+        if region is not Region.CONTENT or start == end:
+            continue
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = (ranges[-1][0], end)
+        else:
+            ranges.append((start, end))
+    return tuple(ranges)
+
+
+# -- from characters to tokens ----------------------------------------------------------------
+
+
+def _label(
+    rendered: Rendered,
+    tokenizer: Tokenizer,
+    policy: MaskPolicy,
+    max_length: int | None,
+    pieces: Pieces,
+) -> Encoded:
+    reasons, owners = _spread(rendered.text, stretches(rendered, policy), pieces, tokenizer)
+    if reasons and reasons[0].trained:
+        reasons[0] = Reason.FIRST_TOKEN
+    kept = len(pieces.ids) if max_length is None else max_length
+    dropped = [
+        Token(id, start, end, reason, owner)
+        for id, (start, end), reason, owner in zip(
+            pieces.ids[kept:], pieces.offsets[kept:], reasons[kept:], owners[kept:], strict=True
+        )
+    ]
+    return Encoded(
+        ids=tuple(pieces.ids[:kept]),
+        offsets=tuple(pieces.offsets[:kept]),
+        reasons=tuple(reasons[:kept]),
+        owners=tuple(owners[:kept]),
+        dropped=tuple(dropped),
+        forged=_touching(pieces.forged, pieces.offsets[:kept]) if pieces.forged else (),
+    )
+
+
+def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, ...]:
+    return tuple(
+        index
+        for index, (start, end) in enumerate(offsets)
+        if any(start < b and end > a for a, b in ranges)
+    )
+
+
+def _spread(
+    text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer
+) -> tuple[list[Reason], list[int]]:
+    """A reason and an owner for each token, from those of the characters under it."""
+    starts = [start for start, _ in pieces.offsets]
+    if tokenizer.backend.normalizer is not None and starts != sorted(starts):
+        return _spread_unordered(text, plan, pieces, tokenizer)
+    reasons: list[Reason] = []
+    owners: list[int] = []
+    for number, stretch in enumerate(plan):
+        at = len(reasons)
+        to = bisect_left(starts, stretch.end, at) if number + 1 < len(plan) else len(starts)
+        reasons += [stretch.reason] * (to - at)
+        owners += [stretch.owner] * (to - at)
+        index = to - 1
+        while index >= 0 and pieces.offsets[index][1] > stretch.end:
+            chosen = _choose(text, plan, pieces, index, tokenizer)
+            reasons[index], owners[index] = chosen.reason, chosen.owner
+            index -= 1
+    return reasons, owners
+
+
+def _spread_unordered(
+    text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer
+) -> tuple[list[Reason], list[int]]:
+    """The same where a normaliser moved characters, so that offsets go back and forth."""
+    chosen = [_choose(text, plan, pieces, index, tokenizer) for index in range(len(pieces.ids))]
+    return [stretch.reason for stretch in chosen], [stretch.owner for stretch in chosen]
+
+
+def _choose(
+    text: str, plan: Sequence[Stretch], pieces: Pieces, index: int, tokenizer: Tokenizer
+) -> Stretch:
+    """The stretch that decides about a token (see the top of this module)."""
+    start, end = pieces.offsets[index]
+    if pieces.ids[index] in tokenizer.added_ids:
+        token = text[start:end]
+        start += len(token) - len(token.lstrip())
+        end = start + 1
+    touched = [it for it in plan if it.start < max(end, start + 1) and it.end > start] or plan[-1:]
+    for reason in _FIRST_AMONG:
+        for stretch in touched:
+            if stretch.reason is reason:
+                return stretch
+    return touched[0]
+
+
+# -- what a template and a tokenizer have agreed on -------------------------------------------
+
+_PROBES: Final = ("Yes.", "12", "a word", "\u00fc")
+
+
+def end_of_turn(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that training puts at the end of an assistant turn, on which generation stops; ()
+    where the template prints nothing there, or where what it prints melts into each answer.
+
+    Found by encoding small conversations. Raises TemplateError where the template renders none.
+    """
+    found = [_ending(template, tokenizer, probe) for probe in _spellable(tokenizer)]
+    common = min(found, key=len, default=())
+    while any(ids[len(ids) - len(common) :] != common for ids in found):
+        common = common[1:]
+    return common
+
+
+def _spellable(tokenizer: Tokenizer) -> Sequence[str]:
+    """A few answers that the tokenizer can write, of different endings."""
+    if not any(isinstance(it, EncodeError) for it in tokenize(tokenizer, list(map(Cut, _PROBES)))):
+        return _PROBES
+    ids = (id for id in range(tokenizer.vocab_size) if id not in tokenizer.added_ids)
+    texts = (tokenizer.id_to_text(id).strip() for id in ids)
+    words = [text for text in islice(texts, 1000) if text.isprintable() and text]
+    return words[: len(_PROBES)]
+
+
+def _ending(template: Template, tokenizer: Tokenizer, word: str) -> tuple[int, ...]:
+    encoded = encode(_probe(template, tokenizer, word), tokenizer, MaskPolicy())
+    pairs = zip(encoded.ids, encoded.reasons, strict=True)
+    return tuple(id for id, reason in pairs if reason is Reason.END_OF_TURN)
+
+
+def _probe(template: Template, tokenizer: Tokenizer, word: str) -> Rendered:
+    short = Example("probe", (Message("user", word), Message("assistant", word)))
+    try:
+        return sandbox.render(template, short, tokenizer.special_tokens)
+    except TemplateError:  # some insist on a system turn
+        longer = Example("probe", (Message("system", word), *short.messages))
+        return sandbox.render(template, longer, tokenizer.special_tokens)
+
+
+def missing_tokens(template: Template, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Markers that the template prints and the tokenizer splits into several tokens, in the order
+    in which the template has them."""
+    markers = templates.markers(template.source)
+    return tuple(marker for marker in markers if not is_one_token(marker, tokenizer))
+
+
+def is_one_token(text: str, tokenizer: Tokenizer) -> bool:
+    """Whether ``text`` is one token, and not the unknown one."""
+    if text in tokenizer.added:
+        return True
+    (result,) = tokenize(tokenizer, [Cut(text)])
+    return isinstance(result, Pieces) and len(result.ids) == 1 and result.ids != [tokenizer.unk_id]

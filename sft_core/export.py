@@ -1,0 +1,152 @@
+"""A run as one zip: its weights, its settings and log, and a script that does it again.
+
+The script (``exported/train.py``) needs torch and transformers alone. The rows go with it as the
+ids and labels that were trained, in the order in which they were dealt out, so that it repeats
+the run rather than something like it.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sft_core.catalogue import find
+from sft_core.config import LabConfig, TrainConfig
+from sft_core.disk import storing
+from sft_core.events import RunStarted
+from sft_core.rundir import CONFIG, EVENTS, TEMPLATE, TEST_ROWS, RunDirectory
+from sft_core.types import LabError, ModelError
+
+if TYPE_CHECKING:
+    from sft_core.prepare import Prepared, Row
+
+SCRIPT: Final = Path(__file__).parent / "exported" / "train.py"
+README: Final = """# Run {run} of SFT Lab
+
+model/          the tuned model, for AutoModelForCausalLM and AutoTokenizer
+config.json     everything that was chosen; `python -m sft_core train --config config.json`
+template.jinja  the chat template in force
+events.jsonl    everything that happened, one event a line
+test.jsonl      the rows kept back for testing
+{script}
+"""
+AGAIN: Final = """train.py        does the run again: needs torch and transformers, and the files
+                settings.json, train.jsonl, eval.jsonl and steps.jsonl beside it"""
+NOT_AGAIN: Final = "There is no script to do it again, since the rows cannot be read now: {why}"
+
+
+def export(directory: RunDirectory, target: Path) -> Path:
+    """Writes the zip and returns its path. Rows that cannot be read any more are left out, with
+    the script that needs them. Raises ModelError where the run saved no weights, StorageError.
+
+    Imports torch, so a page has this done in the compute process.
+    """
+    weights = directory.weights()
+    if weights is None:
+        raise ModelError("This run has saved no weights, so there is nothing to export.")
+    script = NOT_AGAIN
+    extra: list[tuple[str, str]] = []
+    try:
+        extra = list(_repetition(directory))
+        script = AGAIN
+    except LabError as error:
+        script = NOT_AGAIN.format(why=error)
+    unfinished = target.with_name(f".{target.name}.part")
+    with storing(target):
+        try:
+            with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file, name in _files(directory, weights):
+                    # Weights do not get smaller, and take long to find that out.
+                    packed = zipfile.ZIP_STORED if file.suffix == ".safetensors" else None
+                    archive.write(file, name, packed)
+                for name, text in extra:
+                    archive.writestr(name, text)
+                archive.writestr("README.md", README.format(run=directory.id, script=script))
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return target
+
+
+def _files(directory: RunDirectory, weights: Path) -> Iterator[tuple[Path, str]]:
+    for file in sorted(weights.rglob("*")):
+        if file.is_file():
+            yield file, f"model/{file.relative_to(weights)}"
+    for name in (CONFIG, TEMPLATE, EVENTS, TEST_ROWS):
+        if (directory.path / name).is_file():
+            yield directory.path / name, name
+
+
+# -- doing it again ---------------------------------------------------------------------------
+
+
+def _repetition(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+    """Name and text of the script and of all that it reads. Raises LabError where the rows
+    cannot be read any more."""
+    record = directory.read()
+    started = record.last(RunStarted)
+    if started is None:
+        raise ModelError("the run ended before it had read them.")
+    config = record.config
+    prepared = _prepared(config)
+    lengths = [len(row.ids) for row in prepared.train]
+    yield "train.py", SCRIPT.read_text(encoding="utf-8")
+    yield "settings.json", json.dumps(_settings(config, started, prepared), indent=2)
+    yield "train.jsonl", _lines(map(_row, prepared.train))
+    yield "eval.jsonl", _lines(map(_row, prepared.eval))
+    yield "steps.jsonl", _lines(_steps(lengths, config.train, started.total_steps))
+
+
+def _prepared(config: LabConfig) -> Prepared:
+    """The rows as training made them, without the warnings that it had already."""
+    from sft_core.prepare import prepare
+
+    work = prepare(config, lambda: False)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            prepared: Prepared = end.value
+            return prepared
+
+
+def _settings(config: LabConfig, started: RunStarted, prepared: Prepared) -> dict[str, Any]:
+    from sft_core.models import pad_id
+    from sft_core.schedule import warmup_steps
+
+    tokenizer = prepared.tokenizer
+    return {
+        "config": config.to_dict(),
+        "origin": find(config.model.name).origin,
+        "precision": started.precision,
+        "steps": started.total_steps,
+        "warmup": warmup_steps(config.train, started.total_steps),
+        "pad_id": pad_id(tokenizer),
+        "new_ids": [tokenizer.token_to_id(text) for text in started.added_tokens],
+        "vocabulary": tokenizer.vocab_size,
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {"id": row.id, "input_ids": list(row.ids), "labels": list(row.labels)}
+
+
+def _steps(lengths: Sequence[int], config: TrainConfig, total: int) -> Iterator[Any]:
+    """The micro-batches of every optimiser step, as row numbers."""
+    from sft_core.batch import plan
+
+    done = epoch = 0
+    while done < total:
+        dealt = plan(lengths, config.batch_size, seed=config.seed, epoch=epoch)
+        for at in range(0, len(dealt), config.accumulation):
+            if done < total:
+                yield dealt[at : at + config.accumulation]
+                done += 1
+        epoch += 1
+
+
+def _lines(values: Iterable[Any]) -> str:
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)

@@ -1,0 +1,151 @@
+"""Values -> plotly figures. Figures carry roles (``meta``: "train", "eval", ...), and whoever shows
+one gives each role its colour; on their own they use the colours below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sft_core.events import EvalLogged, RunRecord, ScoreLogged, StepLogged
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MOST_POINTS: Final = 1000
+"""A curve never has more points; beyond that, each stands for the mean of several steps."""
+SMOOTH_FROM: Final = 40
+"""Points from which on a smoothed curve says more than the raw one."""
+COLOURS: Final[Mapping[str, str]] = {
+    "train": "#0f766e",
+    "eval": "#b26b00",
+    "rate": "#6a7580",
+    "seen": "#0f766e",
+    "unseen": "#b26b00",
+    "all": "#6a7580",
+}
+
+Points = list[tuple[float, float]]
+
+
+def thin(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> tuple[Points, int]:
+    """At most ``most`` points, each the mean of ``width`` neighbours, and that width.
+
+    >>> thin([(1, 4.0), (2, 2.0), (3, 1.0)], most=2)
+    ([(1.5, 3.0), (3.0, 1.0)], 2)
+    """
+    width = max(1, -(-len(points) // most))
+    groups = [points[at : at + width] for at in range(0, len(points), width)]
+    means = [
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
+        for group in groups
+    ]
+    return means, width
+
+
+def smooth(values: Sequence[float], share: float = 0.1) -> list[float]:
+    """The exponential moving average with weight ``share`` on the newest value, corrected for
+    its start as Adam corrects its moments (Kingma and Ba, 2015).
+
+    >>> smooth([2.0, 2.0])
+    [2.0, 2.0]
+    """
+    out: list[float] = []
+    average = 0.0
+    for count, value in enumerate(values, start=1):
+        average += share * (value - average)
+        out.append(average / (1 - (1 - share) ** count))
+    return out
+
+
+def loss_curve(record: RunRecord) -> go.Figure:
+    """Loss by step in nats per trained token, of training and of evaluation, and below it the
+    learning rate. There are curves from the first logged step on."""
+    steps = record.of(StepLogged)
+    train, width = thin([(event.step, event.loss) for event in steps])
+    name = "train loss" if width == 1 else f"train loss (mean of {width} steps)"
+    smoothed = len(train) >= SMOOTH_FROM
+    traces = [_line(name, "train", train, opacity=0.35 if smoothed else 1.0)]
+    if smoothed:
+        average = smooth([y for _, y in train])
+        line = list(zip((x for x, _ in train), average, strict=True))
+        traces.append(_line("train loss, smoothed", "train", line))
+    if evals := record.of(EvalLogged):
+        traces.append(_line("eval loss", "eval", [(e.step, e.loss) for e in evals], dots=True))
+    rates, _ = thin([(event.step, event.learning_rate) for event in steps])
+    rate = _line("learning rate", "rate", rates, hover="%{y:.2e}")
+    traces.append({**rate, "yaxis": "y2", "showlegend": False})
+    layout: dict[str, dict[str, Any]] = {
+        "xaxis": {"title": {"text": "step"}, "anchor": "y2", "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "loss"}, "domain": [0.34, 1], "rangemode": "tozero"},
+        "yaxis2": {
+            "title": {"text": "rate"},
+            "domain": [0, 0.22],
+            "rangemode": "tozero",
+            "exponentformat": "e",
+            "nticks": 3,
+        },
+    }
+    if record.total_steps:
+        layout["xaxis"]["range"] = [0, record.total_steps * 1.01]
+    return _figure(traces, layout)
+
+
+def score_curve(record: RunRecord) -> go.Figure:
+    """Exact match on held-out rows by step, in percent: facts that stood in training, facts that
+    did not, and all rows."""
+    scores = record.of(ScoreLogged)
+    parts = {"seen": "fact in training", "unseen": "fact never seen", "all": "all rows"}
+    traces = []
+    for role, name in parts.items():
+        tallies = [
+            (event.step, event.score.overall if role == "all" else getattr(event.score, role))
+            for event in scores
+        ]
+        points = [(step, 100 * tally.share) for step, tally in tallies if tally and tally.count]
+        if points:
+            traces.append(_line(name, role, points, dots=True, hover="%{y:.0f} %"))
+    layout: dict[str, dict[str, Any]] = {
+        "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "exact match, %"}, "range": [-3, 103]},
+    }
+    if record.total_steps:
+        layout["xaxis"]["range"] = [0, record.total_steps * 1.02]
+    return _figure(traces, layout)
+
+
+def _line(
+    name: str,
+    role: str,
+    points: Sequence[tuple[float, float]],
+    *,
+    opacity: float = 1.0,
+    dots: bool = False,
+    hover: str = "%{y:.4f}",
+) -> dict[str, Any]:
+    colour = COLOURS[role]
+    # One point makes no line, and a curve should be seen from its first point on.
+    mode = "lines+markers" if dots or len(points) < 2 else "lines"
+    return {
+        "type": "scatter",
+        "name": name,
+        "meta": role,
+        "mode": mode,
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "opacity": opacity,
+        "line": {"color": colour, "width": 2, "dash": "dot" if role == "eval" else "solid"},
+        "marker": {"color": colour, "size": 7, "symbol": "diamond" if dots else "circle"},
+        "hovertemplate": f"step %{{x}}: {hover}<extra>{name}</extra>",
+    }
+
+
+def _figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> go.Figure:
+    import plotly.graph_objects as go
+
+    common = {
+        "template": None,
+        "margin": {"l": 56, "r": 12, "t": 30, "b": 42},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "uirevision": "kept",
+    }
+    return go.Figure(data=[*traces], layout={**common, **layout})

@@ -1,0 +1,115 @@
+"""What the lab found, as plain JSON for other programs: a row as it would be trained on, an answer,
+an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from sft_core.config import MaskPolicy
+from sft_core.doctor import examine
+from sft_core.encode import encode, encode_prompt
+from sft_core.events import Answered, Score, Side
+from sft_core.formats import recognise, to_example
+from sft_core.sandbox import render
+from sft_core.tokenizer import Tokenizer
+from sft_core.types import Example, Finding, LabError, RowError, Template
+
+
+def examples(rows: Iterable[Any]) -> Iterator[Example | RowError]:
+    """Rows as they came from a file, each read by the format of its own columns, so that a file
+    may mix formats; what cannot be used comes back as its error, in its place."""
+    for number, values in enumerate(rows, 1):
+        id = f"row-{number}"
+        try:
+            if isinstance(values, LabError):
+                raise values
+            known = isinstance(values, Mapping)
+            format, columns = recognise(list(map(str, values)), {}) if known else ("messages", {})
+            yield to_example(values, format, columns, id)
+        except RowError as error:
+            yield error
+        except LabError as error:
+            yield RowError(id, str(error))
+
+
+def row(
+    example: Example,
+    template: Template,
+    tokenizer: Tokenizer,
+    policy: MaskPolicy,
+    max_length: int | None = None,
+) -> dict[str, Any]:
+    """A row as it would be trained on. Raises the LabError of one that cannot be rendered or
+    encoded.
+
+    ``ids``, ``labels``, ``reasons`` and ``offsets`` run in parallel; offsets are half-open ranges
+    of characters of ``text``. ``generation_prompt`` is the row without its last answer, as text
+    and as the ids that generation sends.
+    """
+    special = tokenizer.special_tokens
+    rendered = render(template, example, special)
+    encoded = encode(rendered, tokenizer, policy, max_length)
+    asked = replace(example, messages=example.prompt)
+    prompt = render(template, asked, special, add_generation_prompt=True)
+    findings = examine(template, tokenizer, example, policy, max_length)
+    return {
+        "id": example.id,
+        "text": rendered.text,
+        "ids": encoded.ids,
+        "labels": encoded.labels,
+        "reasons": encoded.reasons,
+        "offsets": encoded.offsets,
+        "generation_prompt": prompt.text,
+        "generation_prompt_ids": encode_prompt(prompt, tokenizer),
+        "findings": [_finding(finding) for finding in findings],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """A finding without the parts that it does not have."""
+    values = asdict(finding)
+    return {name: value for name, value in values.items() if value not in (None, "", ())}
+
+
+def answers(prompt: str, found: Mapping[Side, Answered]) -> dict[str, Any]:
+    """What each side answered to ``prompt``."""
+    return {"prompt": prompt, **{side.value: _answer(answer) for side, answer in found.items()}}
+
+
+def _answer(answer: Answered) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "stopped": answer.stopped,
+        "reason": answer.reason,
+        "ids": answer.ids,
+        "prompt_ids": answer.prompt_ids,
+        "seconds": round(answer.seconds, 3),
+    }
+
+
+def evaluation(run: str, found: Mapping[Side, Score]) -> dict[str, Any]:
+    """The tuned model's figures at the top, the base model's under "base". Shares lie in [0, 1]
+    and are null where the data does not tell."""
+    figures = {side: _figures(score) for side, score in found.items()}
+    return {"run": run, **figures.get(Side.TUNED, {}), "base": figures.get(Side.BASE)}
+
+
+def _figures(score: Score) -> dict[str, Any]:
+    overall = score.overall
+    return {
+        "rows": overall.count,
+        "exact_match": overall.share,
+        "stopped": overall.stopped / overall.count if overall.count else 0.0,
+        "seen": score.seen.share if score.seen else None,
+        "unseen": score.unseen.share if score.unseen else None,
+        "by_category": {tally.name: tally.share for tally in score.by_category},
+        "counts": _counts(score),
+    }
+
+
+def _counts(score: Score) -> dict[str, int]:
+    """How many rows each share was computed from."""
+    parts = [part for part in (score.seen, score.unseen) if part]
+    return {tally.name: tally.count for tally in (*parts, *score.by_category)}

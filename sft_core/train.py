@@ -1,0 +1,377 @@
+"""Training: a configuration becomes an iterator of events, and weights in the run's folder.
+
+Rows become tokens in ``prepare``, weights change in ``learner`` and reach the disk in
+``checkpoint``; what is left here is the order of things and what may interrupt them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from sft_core.batch import Plan
+from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
+from sft_core.config import LabConfig
+from sft_core.evaluate import grade
+from sft_core.events import (
+    CheckpointSaved,
+    EvalLogged,
+    PhaseEntered,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    RunStopped,
+    SampleGenerated,
+    Score,
+    Scored,
+    ScoreLogged,
+    Side,
+    StepLogged,
+    Warned,
+)
+from sft_core.generate import Voice, answer_batch, prompt_ids, stop_sequences
+from sft_core.learner import Learner, Learnt
+from sft_core.models import Opened, open_model, save
+from sft_core.pace import Brake, Clock, Meter, device_name, memory_mb, never, still_due
+from sft_core.prepare import Prepared, keep, prepare
+from sft_core.schedule import warmup_steps
+from sft_core.settings import HOST
+from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
+from sft_core.weights import read_model
+
+
+def train(
+    config: LabConfig,
+    run_dir: Path,
+    *,
+    run: str,
+    should_stop: Callable[[], bool] = never,
+) -> Iterator[RunEvent]:
+    """Trains as ``config`` says, yields what happens, and leaves weights in ``run_dir``.
+
+    ``should_stop`` is asked at every micro-batch and every generated token; when it says so, what
+    was learnt is saved and the last event is RunStopped, else it is RunFinished. Raises LabError
+    with a sentence for whatever can be explained; weights saved until then stay.
+    """
+    HOST.check(config)
+    brake = Brake(should_stop, min(config.train.max_minutes or math.inf, HOST.max_minutes))
+    prepared = yield from prepare(config, brake)
+    if prepared is None:
+        yield RunStopped(step=0, reason=brake.reason, run_dir=str(run_dir))
+        return
+    yield PhaseEntered(phase="Loading the model")
+    with _memory_explained(config):
+        opened = open_model(config.model, prepared.template, config.train.seed)
+        learner = Learner(opened, config.train, prepared.train)
+    if learner.total > HOST.max_steps:
+        raise LimitError(
+            f"This run would take {learner.total:,} steps, but this host allows "
+            f"{HOST.max_steps:,} (SFT_MAX_STEPS). Lower epochs, or set max_steps."
+        )
+    if learner.leads:
+        keep(prepared, run_dir)
+    yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events()
+
+
+class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
+    """The brake holds."""
+
+
+class _Run:
+    """One run: what is due after which step, and what becomes of the weights."""
+
+    def __init__(
+        self,
+        config: LabConfig,
+        run_dir: Path,
+        run: str,
+        prepared: Prepared,
+        opened: Opened,
+        learner: Learner,
+        brake: Brake,
+    ) -> None:
+        self.config, self.run_dir, self.run = config, run_dir, run
+        self.prepared, self.opened, self.learner, self.brake = prepared, opened, learner, brake
+        self.voice = Voice(Side.TUNED, learner.bare, opened.tokenizer, opened.context)
+        self.stops = stop_sequences(prepared.template, opened.tokenizer)
+        self.clock, self.meter = Clock(), Meter()
+        self.rhythm = Rhythm()
+        self.step = 0
+        self.lowest = math.inf  # eval loss after any step of training
+        self.untrained = math.inf  # and before the first
+        self.best: tuple[int, float] | None = None  # step and eval loss of checkpoints/best
+        self.saved: int | None = None  # step of the newest weights on disk
+        self.evaluated: int | None = None  # the last step that the eval loss was computed after
+        # A process that left the others alone inside a step would hang them; see Learner.
+        alone = learner.accelerator.num_processes == 1
+        self.halt: Callable[[], bool] = brake if alone else never
+
+    # -- the order of things ------------------------------------------------------------------
+
+    def events(self) -> Iterator[RunEvent]:
+        set_seed(self.config.train.seed)
+        yield self._started()
+        yield from self._notes()
+        try:
+            with _memory_explained(self.config):
+                yield from self._look(self.step)
+                for micro_batches in self.learner.steps():
+                    yield from self._advance(micro_batches)
+                yield from self._close()
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{error} {self._kept()}") from None
+        except _Halted:
+            yield from self._save_model()
+            yield RunStopped(step=self.step, reason=self.brake.reason, run_dir=str(self.run_dir))
+
+    def _advance(self, micro_batches: Plan) -> Iterator[RunEvent]:
+        """One step and whatever is due after it."""
+        with self.clock.timing("step"):
+            learnt = self.learner.optimise(micro_batches, self.brake)
+        if learnt is None:
+            raise _Halted
+        self.step += 1
+        self.meter.add(learnt.tokens, self.clock.last("step"))
+        if self.step % self.config.train.log_every == 0 or self.step == self.learner.total:
+            yield self._logged(learnt)
+        if self.rhythm.due():
+            yield from self._save_last()
+        if self.step < self.learner.total:
+            yield from self._look(self.step)
+
+    def _close(self) -> Iterator[RunEvent]:
+        """The last evaluation, the best weights, the final folder, and what they can do."""
+        finished = self.step
+        yield from self._evaluate()
+        self._restore_best()
+        yield from self._save_model()
+        if self.untrained < self.lowest < math.inf:
+            yield Warned(
+                code="no-better",
+                message=f"The eval loss never fell below what it was before training "
+                f"({self.untrained:.3f}). Lower learning_rate, or train on more rows.",
+            )
+        yield from self._score()
+        yield from self._sample()
+        yield RunFinished(
+            step=finished,
+            restored_step=self.step,
+            seconds=self.clock.elapsed(),
+            run_dir=str(self.run_dir),
+        )
+
+    def _look(self, step: int) -> Iterator[RunEvent]:
+        """Eval loss, score and samples, where they are due after ``step``; all before the first."""
+        config = self.config.train
+
+        def due(every: int) -> bool:
+            return step == 0 or (every > 0 and step % every == 0)
+
+        if due(config.eval_every):
+            yield from self._evaluate()
+        if due(config.score_every):
+            yield from self._score()
+        if due(config.sample_every):
+            yield from self._sample()
+
+    # -- what is told -------------------------------------------------------------------------
+
+    def _started(self) -> RunStarted:
+        rows = self.prepared.train
+        return RunStarted(
+            run=self.run,
+            model=self.config.model.name,
+            device=device_name(self.learner.device),
+            precision=self.learner.precision,
+            parameters=self.opened.parameters,
+            trainable=self.opened.trainable,
+            train_rows=len(rows),
+            eval_rows=len(self.prepared.eval),
+            test_rows=len(self.prepared.test),
+            bad_rows=self.prepared.bad_rows,
+            truncated_rows=self.prepared.truncated,
+            tokens=sum(len(row.ids) for row in rows),
+            trained_tokens=sum(row.trained for row in rows),
+            total_steps=self.learner.total,
+            added_tokens=self.opened.added,
+        )
+
+    def _notes(self) -> Iterator[RunEvent]:
+        wanted, total = self.config.train.warmup_steps, self.learner.total
+        warmup = warmup_steps(self.config.train, total)
+        if warmup < wanted:
+            yield Warned(
+                code="warm-up",
+                message=f"The warm-up of {wanted} steps is cut to {warmup}, half of this run's "
+                f"{total}.",
+            )
+        if not self.stops:
+            yield Warned(
+                code="no-end",
+                message="The template ends no answer with a token, so the model will not learn "
+                "to stop. Choose a template that prints one after each answer.",
+            )
+
+    def _logged(self, learnt: Learnt) -> StepLogged:
+        return StepLogged(
+            step=self.step,
+            epoch=self.step / self.learner.steps_per_epoch,
+            loss=learnt.loss,
+            learning_rate=learnt.learning_rate,
+            grad_norm=learnt.grad_norm,
+            tokens=learnt.tokens,
+            trained_tokens=learnt.trained,
+            tokens_per_second=self.meter.read(),
+            seconds_left=self._seconds_left(),
+            memory_mb=memory_mb(self.learner.device),
+        )
+
+    def _seconds_left(self) -> float:
+        config, total = self.config.train, self.learner.total
+        remaining = {
+            "step": total - self.step,
+            "eval": still_due(config.eval_every, self.step, total),
+            "score": still_due(config.score_every, self.step, total),
+            "sample": still_due(config.sample_every, self.step, total),
+        }
+        return min(self.clock.left(remaining), self.brake.seconds_left())
+
+    # -- measuring ----------------------------------------------------------------------------
+
+    def _evaluate(self) -> Iterator[RunEvent]:
+        """The eval loss after this step, and a checkpoint where it is the lowest yet."""
+        if not self.prepared.eval or self.evaluated == self.step:
+            return
+        with self.clock.timing("eval"):
+            result = self.learner.mean_loss(self.prepared.eval, self.halt)
+        if result is None:
+            raise _Halted
+        loss, count = result
+        self.evaluated = self.step
+        best = self.step > 0 and loss < self.lowest
+        yield EvalLogged(step=self.step, loss=loss, trained_tokens=count, best=best)
+        if self.step == 0:
+            self.untrained = loss
+        elif best:
+            self.lowest = loss
+            if self.config.train.keep_best:
+                yield from self._save_best(loss)
+
+    def _score(self) -> Iterator[RunEvent]:
+        """Exact match on the test rows."""
+        if not self.prepared.test or not self.learner.leads:
+            return
+        yield PhaseEntered(phase=f"Asking {len(self.prepared.test):,} test rows")
+        with self.clock.timing("score"):
+            score = self._graded()
+        if score is None:
+            raise _Halted
+        yield ScoreLogged(step=self.step, score=score)
+
+    def _graded(self) -> Score | None:
+        seen = self.prepared.facts or None
+        rows, template = self.prepared.test, self.prepared.template
+        for event in grade(self.voice, rows, seen, template, self.config.generate, self.halt):
+            if isinstance(event, Scored):
+                return event.score
+        return None
+
+    def _sample(self) -> Iterator[RunEvent]:
+        """Greedy answers to the fixed prompts, so that only the weights make a difference."""
+        examples = self.prepared.samples
+        if not examples or not self.learner.leads:
+            return
+        template, limit = self.prepared.template, self.config.generate.max_new_tokens
+        with self.clock.timing("sample"):
+            prompts = [prompt_ids(example, template, self.voice.tokenizer) for example in examples]
+            answers = answer_batch(self.voice, prompts, self.stops, limit, self.halt)
+        if self.halt():
+            raise _Halted
+        for example, answer in zip(examples, answers, strict=True):
+            yield SampleGenerated(
+                step=self.step,
+                prompt=example.prompt[-1].text,
+                text=answer.text,
+                stopped=answer.stopped,
+                tokens=len(answer.ids),
+            )
+
+    # -- weights ------------------------------------------------------------------------------
+
+    def _save_last(self) -> Iterator[RunEvent]:
+        """Saves the newest weights; what cannot be saved now is tried again later."""
+        if not self.learner.leads or not self.learner.finite():
+            return
+        with self.rhythm.saving():
+            try:
+                store(self.run_dir / LAST, self._write)
+            except StorageError as error:
+                yield Warned(code="not-saved", message=str(error))
+                return
+        self.saved = self.step
+        yield CheckpointSaved(step=self.step, path=LAST, eval_loss=None)
+
+    def _save_best(self, loss: float) -> Iterator[RunEvent]:
+        if self.learner.leads:
+            try:
+                store(self.run_dir / BEST, self._write)
+            except StorageError as error:
+                yield Warned(code="not-saved", message=str(error))
+                return
+            self.saved = self.step
+            yield CheckpointSaved(step=self.step, path=BEST, eval_loss=loss)
+        self.best = (self.step, loss)
+        self.learner.wait()
+
+    def _restore_best(self) -> None:
+        """Takes the weights with the lowest eval loss back into the model."""
+        if self.best is not None and self.best[0] != self.step:
+            best = read_model(self.run_dir / BEST)
+            self.learner.bare.load_state_dict(best.state_dict())
+            self.step = self.best[0]
+
+    def _save_model(self) -> Iterator[RunEvent]:
+        """Leaves the weights in force as the run's result. Raises StorageError."""
+        if self.step == 0 or not self.learner.leads:
+            return
+        self.learner.require_finite()
+        if self.best is not None and self.best[0] == self.step:
+            share(self.run_dir / BEST, self.run_dir / MODEL)
+        else:
+            store(self.run_dir / MODEL, self._write)
+        self.saved = self.step
+        loss = self.best[1] if self.best is not None and self.best[0] == self.step else None
+        yield CheckpointSaved(step=self.step, path=MODEL, eval_loss=loss)
+
+    def _write(self, folder: Path) -> None:
+        end = self.stops[0] if self.stops else ()
+        save(self.learner.bare, self.opened.tokenizer, self.prepared.template, folder, end)
+
+    def _kept(self) -> str:
+        if self.saved is None:
+            return "Nothing had been saved yet."
+        return f"The weights after step {self.saved} are kept."
+
+
+@contextmanager
+def _memory_explained(config: LabConfig) -> Iterator[None]:
+    """Turns a lack of memory into a sentence that names the knobs."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and "can't allocate memory" not in text:
+            raise
+        train = config.train
+        raise TrainingError(
+            f"Memory ran out. Lower batch_size (now {train.batch_size}; raise accumulation to "
+            f"keep the size of a step) or max_length (now {train.max_length})"
+            + ("" if train.gradient_checkpointing else ", turn gradient_checkpointing on")
+            + ", or choose a smaller model. What was saved until then is kept."
+        ) from error

@@ -1,0 +1,234 @@
+"""The data half of the first tab: where rows come from, how they are read, and the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from sft_core import data
+from sft_core.config import DataConfig
+from sft_core.settings import HOST
+from sft_core.types import LabError
+from sft_core.ui.data_view import builder_value, places, reading_value, rows_value
+from sft_core.ui.fields import Fields
+from sft_core.ui.parts import LIGHT, heading
+from sft_core.ui.session import (
+    PARTS,
+    Pick,
+    optional_whole,
+    parse,
+    rows_of,
+    sentence,
+    whole,
+)
+from sft_core.ui.view import dumps, view
+
+BUILT_IN, UPLOAD, HUB = "built-in", "upload", "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The controls that say where rows come from."""
+
+    kind: str = BUILT_IN
+    built_in: str = "six-tasks"
+    file: str | None = None
+    address: str = ""
+    subset: str = ""
+    split: str = ""
+    rows: str = ""
+    eval_rows: float | None = 16
+    test_rows: float | None = 0
+    seed: float | None = 42
+    reading: str = ""
+
+    def config(self) -> DataConfig | None:
+        """None while there is nothing to load yet. Raises ConfigError."""
+        place = {BUILT_IN: self.built_in, UPLOAD: self.file, HUB: self.address.strip()}[self.kind]
+        if not place:
+            return None
+        hub = self.kind == HUB
+        return DataConfig(
+            source=place,
+            subset=(self.subset.strip() or None) if hub else None,
+            split=(self.split.strip() or None) if hub else None,
+            rows=optional_whole(self.rows, "Rows at most"),
+            columns=self._columns(place),
+            eval_rows=whole(self.eval_rows, "Eval rows"),
+            test_rows=whole(self.test_rows, "Held-out rows"),
+            seed=whole(self.seed, "Seed"),
+        )
+
+    def _columns(self, place: str) -> Mapping[str, str]:
+        """The corrected mapping, as long as it belongs to this source."""
+        shown = parse(self.reading)
+        columns = shown.get("columns") if shown.get("source") == place else None
+        return {str(k): str(v) for k, v in columns.items()} if isinstance(columns, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The components that other rooms need."""
+
+    source: Fields[Source]
+    config: gr.State
+    pick: gr.State
+    reading: gr.HTML
+    rows: gr.HTML
+    load: gr.Button
+    triggers: list[Any] = field(default_factory=list)
+
+
+# -- handlers --------------------------------------------------------------------------------
+
+
+def load(source: Source, previous: DataConfig) -> tuple[Any, ...]:
+    """-> (data configuration, chosen row, reading, rows, builder). A source that cannot be read
+    leaves what was loaded as it is and says why."""
+    try:
+        config = source.config()
+        if config is None or config == previous:
+            return (gr.skip(),) * 5
+        rows = rows_of(config)
+        first = next((pick for pick in places(rows, "all")), None)
+        example = rows.at(first) if first else None
+        if first is None or example is None:
+            raise LabError("The data set has no usable row. The list says what is wrong with each.")
+    except LabError as error:
+        value = {"source": source.address or source.file or "", "error": sentence(error)}
+        return gr.skip(), gr.skip(), dumps(value), gr.skip(), gr.skip()
+    return (
+        config,
+        first,
+        dumps(reading_value(config, rows)),
+        dumps(rows_value(rows, "train" if rows.splits.train else "all", 0, first)),
+        dumps(builder_value(example)),
+    )
+
+
+def turn_page(config: DataConfig, pick: Pick, asked: dict[str, Any]) -> str:
+    """The page of rows that was asked for."""
+    part = asked.get("part")
+    part = part if part in {"all", *PARTS} else "all"
+    return dumps(rows_value(rows_of(config), part, int(asked.get("page") or 0), pick))
+
+
+def choose(config: DataConfig, shown: str, asked: dict[str, Any]) -> tuple[Any, ...]:
+    """-> (chosen row, rows, builder) for the row that was clicked; nothing changes where there is
+    no such row."""
+    pick = Pick(str(asked.get("part")), int(asked.get("place") or 0))
+    rows = rows_of(config)
+    example = rows.at(pick) if pick.part in PARTS else None
+    if example is None:
+        return (gr.skip(),) * 3
+    page = parse(shown)
+    value = rows_value(rows, str(page.get("part") or "all"), int(page.get("page") or 0), pick)
+    return pick, dumps(value), dumps(builder_value(example))
+
+
+def show_kind(kind: str) -> tuple[dict[str, Any], ...]:
+    """Shows the controls of one kind of source."""
+    return tuple(gr.update(visible=kind == name) for name in (BUILT_IN, UPLOAD, HUB))
+
+
+# -- layout ----------------------------------------------------------------------------------
+
+
+def build(config: DataConfig) -> Panel:
+    """Lays the panel out with ``config``'s rows on it."""
+    rows = rows_of(config)
+    with gr.Row(elem_classes="columns", elem_id="sec-data"):
+        with gr.Column(scale=5):
+            heading("Data")
+            parts = _source_controls(config)
+            reading = view(
+                "reading", reading_value(config, rows), events=["edit"], elem_id="reading"
+            )
+            with (
+                gr.Accordion("Split sizes and seed", open=False, elem_classes="fold"),
+                gr.Row(elem_classes="pairwise"),
+            ):
+                parts |= {
+                    "rows": gr.Textbox(
+                        "" if config.rows is None else str(config.rows),
+                        label="Rows at most",
+                        placeholder="all",
+                        min_width=110,
+                    ),
+                    "eval_rows": gr.Number(
+                        config.eval_rows, label="Eval rows", precision=0, minimum=0, min_width=110
+                    ),
+                    "test_rows": gr.Number(
+                        config.test_rows,
+                        label="Held-out rows",
+                        precision=0,
+                        minimum=0,
+                        min_width=110,
+                    ),
+                    "seed": gr.Number(
+                        config.seed, label="Seed", precision=0, minimum=0, min_width=110
+                    ),
+                }
+        with gr.Column(scale=7):
+            shown = view(
+                "rows",
+                rows_value(rows, "train", 0, Pick()),
+                events=["pick", "leaf"],
+                elem_id="rows",
+            )
+    button = parts.pop("load")
+    return Panel(
+        source=Fields(Source, **parts, reading=reading),
+        config=gr.State(config),
+        pick=gr.State(Pick()),
+        reading=reading,
+        rows=shown,
+        load=button,
+    )
+
+
+def _source_controls(config: DataConfig) -> dict[str, Any]:
+    kind = gr.Radio(
+        [("Built in", BUILT_IN), ("Upload", UPLOAD), ("Hub", HUB)],
+        value=BUILT_IN,
+        label="Where the rows come from",
+        elem_id="source-kind",
+    )
+    with gr.Column(visible=True) as built_in_box:
+        built_in = gr.Dropdown(
+            list(data.BUILT_IN),
+            value=config.source,
+            label="Data set",
+            elem_id="built-in",
+        )
+    with gr.Column(visible=False) as upload_box:
+        file = gr.File(
+            label="JSON, JSONL, CSV or Parquet",
+            file_types=[".json", ".jsonl", ".csv", ".parquet"],
+            type="filepath",
+            height=120,
+            elem_id="upload",
+        )
+    with gr.Column(visible=False) as hub_box:
+        address = gr.Textbox(
+            label="Hub id or file" if HOST.local_paths else "Hub id",
+            placeholder="owner/name",
+            elem_id="hub-id",
+        )
+        with gr.Row():
+            subset = gr.Textbox(label="Subset", placeholder="default", min_width=110)
+            split = gr.Textbox(label="Split", placeholder="train", min_width=110)
+        button = gr.Button("Load these rows", size="md", scale=0, elem_id="load-hub")
+    kind.input(show_kind, kind, [built_in_box, upload_box, hub_box], **LIGHT)
+    return {
+        "kind": kind,
+        "built_in": built_in,
+        "file": file,
+        "address": address,
+        "subset": subset,
+        "split": split,
+        "load": button,
+    }

@@ -1,0 +1,130 @@
+"""A data set in the page's words: how it is read, its rows as conversations. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sft_core import data
+from sft_core.config import DataConfig
+from sft_core.types import Example
+from sft_core.ui.session import PARTS, Pick, Rows, turns_of
+
+PAGE: Final = 4
+"""Conversations on a page."""
+BAD_SHOWN: Final = 100
+TURNS_SHOWN: Final = 6
+TURN_SHOWN: Final = 1200
+OFFERED: Final = ("input", "system", "category")
+"""Optional fields that can be given a column even where none was recognised."""
+
+
+def reading_value(config: DataConfig, rows: Rows) -> dict[str, Any]:
+    """How the source is read, as a sentence with editable words."""
+    loaded, splits = rows.loaded, rows.splits
+    return {
+        "source": config.source,
+        "columns": dict(config.columns),
+        "format": "Built in" if config.source in data.BUILT_IN else loaded.format,
+        "sentence": _sentence(config, loaded),
+        "fields": [] if config.source in data.BUILT_IN else mapping(loaded),
+        "split": _split_sentence(rows),
+        "note": _facts_sentence(rows),
+        "bad": [{"row": bad.row, "message": bad.message} for bad in loaded.bad[:BAD_SHOWN]],
+        "badCount": len(loaded.bad),
+        "counts": [len(splits.train), len(splits.eval), len(splits.test)],
+    }
+
+
+def _sentence(config: DataConfig, loaded: data.Loaded) -> str:
+    if config.source in data.BUILT_IN:
+        return data.BUILT_IN[config.source]
+    return data.FORMATS[loaded.format].sentence
+
+
+def mapping(loaded: data.Loaded) -> list[dict[str, Any]]:
+    """The fields that the format has, each with its column and the columns to choose from."""
+    format = data.FORMATS[loaded.format]
+    return [
+        {
+            "name": name,
+            "column": loaded.columns.get(name, ""),
+            "choices": list(loaded.available),
+            "required": name in loaded.columns,
+        }
+        for name in (*format.needs, *format.takes)
+        if name in loaded.columns or name in OFFERED
+    ]
+
+
+def _split_sentence(rows: Rows) -> str:
+    splits = rows.splits
+    return (
+        f"{len(splits.train):,} rows to train on, {len(splits.eval):,} to watch the loss on, "
+        f"{len(splits.test):,} held out."
+    )
+
+
+def _facts_sentence(rows: Rows) -> str:
+    """How many held-out facts never stood in training, where the data names its facts."""
+    known = [rows.fact_seen(example) for example in rows.splits.test]
+    unseen = sum(seen is False for seen in known)
+    if not any(seen is not None for seen in known):
+        return ""
+    return (
+        f"{unseen} of the {len(known)} held-out facts never stood in training. No model can know "
+        "those, so they are counted apart."
+    )
+
+
+def rows_value(rows: Rows, part: str, page: int, pick: Pick) -> dict[str, Any]:
+    """One page of conversations."""
+    found = places(rows, part)
+    pages = max(1, -(-len(found) // PAGE))
+    page = min(max(page, 0), pages - 1)
+    shown = found[page * PAGE : (page + 1) * PAGE]
+    counts = {name: len(rows.part(name)) for name in PARTS}
+    return {
+        "rows": [_row(rows, at) for at in shown],
+        "part": part,
+        "counts": {"all": sum(counts.values()), **counts},
+        "page": page,
+        "pages": pages,
+        "chosen": _key(pick),
+    }
+
+
+def places(rows: Rows, part: str) -> list[Pick]:
+    names = list(PARTS) if part == "all" else [part]
+    return [Pick(name, place) for name in names for place in range(len(rows.part(name)))]
+
+
+def _key(pick: Pick) -> str:
+    return f"{pick.part}/{pick.place}"
+
+
+def _row(rows: Rows, at: Pick) -> dict[str, Any]:
+    example = rows.at(at)
+    assert example is not None
+    seen = rows.fact_seen(example) if at.part == "test" else None
+    turns = turns_of(example)
+    return {
+        "id": example.id,
+        "key": _key(at),
+        "part": at.part,
+        "place": at.place,
+        "partName": PARTS[at.part],
+        "category": example.category,
+        "note": None if seen is None else ("fact in training" if seen else "fact never seen"),
+        "turns": [
+            {"role": turn["role"], "text": _short(turn["content"])} for turn in turns[:TURNS_SHOWN]
+        ],
+        "more": max(0, len(turns) - TURNS_SHOWN),
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TURN_SHOWN else f"{text[:TURN_SHOWN]} …"
+
+
+def builder_value(example: Example) -> dict[str, Any]:
+    return {"turns": turns_of(example), "own": False, "note": f"Row {example.id}"}

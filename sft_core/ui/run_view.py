@@ -1,0 +1,263 @@
+"""A run in the page's words: values for its status, scores, held-out rows, samples, and the list
+of runs. Pure: a record in, what to show out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sft_core.config import LabConfig
+from sft_core.events import (
+    EvalLogged,
+    Graded,
+    PhaseEntered,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunQueued,
+    RunRecord,
+    RunStarted,
+    RunStatus,
+    RunStopped,
+    SampleGenerated,
+    Score,
+    ScoreLogged,
+    StepLogged,
+    Tally,
+    Warned,
+)
+from sft_core.types import Example
+from sft_core.ui.header import template_title
+from sft_core.ui.words import duration, waiting
+
+NO_RUN: Final = "No run yet. Start one: it goes on here even if you close the page."
+PAIRS_SHOWN: Final = 200
+HOW_SCORED: Final = (
+    "Exact match: the greedy answer equals the expected one after lower-casing and joining runs "
+    "of spaces. Before is the model as it was at step 0."
+)
+
+
+# -- status ----------------------------------------------------------------------------------
+
+
+def status_value(
+    run: str | None, record: RunRecord | None, stopping: bool = False
+) -> dict[str, Any]:
+    if run is None or record is None:
+        return {"run": None, "text": NO_RUN}
+    status = record.status
+    state = "stopping" if stopping and not status.over else status.value
+    total = record.total_steps
+    return {
+        "run": run,
+        "state": state,
+        "over": status.over,
+        "text": _sentence(record),
+        "share": record.step / total if total else (1.0 if status.over else 0.0),
+        "facts": _facts(record),
+        "notes": _notes(record),
+    }
+
+
+def _sentence(record: RunRecord) -> str:
+    """What the run does now, or how it ended."""
+    for event in reversed(record.events):
+        match event:
+            case RunFinished(step=step, restored_step=kept, seconds=seconds):
+                back = "" if kept == step else f" Its best weights, of step {kept:,}, were kept."
+                return f"Done: {step:,} steps in {duration(seconds)}.{back}"
+            case RunStopped(reason=reason):
+                return reason
+            case RunFailed(message=message) | RunInterrupted(message=message):
+                return message
+            case PhaseEntered(phase=phase):
+                return phase
+            case StepLogged():
+                return _training(record)
+            case RunQueued(position=position):
+                return f"Waiting: {waiting(position)}"
+    return "Getting ready"
+
+
+def _training(record: RunRecord) -> str:
+    started = record.last(RunStarted)
+    assert started is not None
+    return f"Training on {started.train_rows:,} rows"
+
+
+def _facts(record: RunRecord) -> list[list[str]]:
+    """Names and figures of the line under the progress bar."""
+    step, started = record.last(StepLogged), record.last(RunStarted)
+    facts: list[list[str]] = []
+    if step:
+        total = record.total_steps
+        facts.append(["step", f"{step.step:,} of {total:,}"])
+        facts.append(["epoch", f"{step.epoch:.1f}"])
+        facts.append(["train loss", f"{step.loss:.3f}"])
+    if (last := record.last(EvalLogged)) is not None:
+        facts.append(["eval loss", f"{last.loss:.3f}"])
+    if step:
+        facts.append(["rate", f"{step.tokens_per_second:,.0f} tokens/s"])
+        if not record.status.over:
+            facts.append(["left", duration(step.seconds_left)])
+    if started:
+        facts.append(["on", f"{started.device}, {started.precision}"])
+        facts.append(["parameters", f"{started.parameters:,}"])
+        share = started.trained_tokens / started.tokens if started.tokens else 0
+        facts.append(["trained tokens", f"{started.trained_tokens:,} an epoch ({share:.0%})"])
+    return facts
+
+
+def _notes(record: RunRecord) -> list[dict[str, str]]:
+    notes = [{"level": "warning", "text": event.message} for event in record.of(Warned)]
+    return notes[-6:]
+
+
+# -- scores ----------------------------------------------------------------------------------
+
+
+def scores_value(record: RunRecord | None) -> dict[str, Any]:
+    scores = record.of(ScoreLogged) if record else ()
+    if not scores:
+        text = "Exact match on held-out rows appears here, before training and after."
+        return {"text": text, "before": None, "after": None}
+    first, last = scores[0], scores[-1]
+    before = first.score if first.step == 0 else None
+    after = last.score if last is not first or before is None else None
+    return {
+        "text": _score_sentence(after or before),
+        "before": _tally(before.overall) if before else None,
+        "after": _tally(after.overall) if after else None,
+        "seen": _tally(after.seen) if after else None,
+        "unseen": _tally(after.unseen) if after else None,
+        "seenBefore": _tally(before.seen) if before else None,
+        "unseenBefore": _tally(before.unseen) if before else None,
+        "categories": _categories(before, after),
+        "how": HOW_SCORED,
+    }
+
+
+def _score_sentence(score: Score | None) -> str:
+    if score is None or score.unseen is None or not score.unseen.count:
+        return ""
+    count, total = score.unseen.count, score.overall.count
+    return (
+        f"{count} of these {total} facts never stood in training in any words. A model cannot "
+        "know those; the others it met in other words."
+    )
+
+
+def _tally(tally: Tally | None) -> dict[str, int] | None:
+    if tally is None or not tally.count:
+        return None
+    return {"count": tally.count, "exact": tally.exact, "stopped": tally.stopped}
+
+
+def _categories(before: Score | None, after: Score | None) -> list[dict[str, Any]]:
+    olds = {tally.name: tally for tally in (before.by_category if before else ())}
+    news = {tally.name: tally for tally in (after.by_category if after else ())}
+    return [
+        {"name": name, "before": _tally(olds.get(name)), "after": _tally(news.get(name))}
+        for name in (news or olds)
+    ]
+
+
+def pairs_value(
+    rows: Sequence[Example], facts: frozenset[str] | None, graded: Iterable[Graded] = ()
+) -> dict[str, Any]:
+    """Held-out rows, whether their fact stood in training, and answers where they were graded."""
+    answers: dict[tuple[str, str], Graded] = {(item.side.value, item.row): item for item in graded}
+    pairs = []
+    for row in rows[:PAIRS_SHOWN]:
+        known = row.fact is not None and facts is not None
+        pairs.append(
+            {
+                "prompt": row.prompt[-1].text if row.prompt else "",
+                "expected": row.answer,
+                "seen": (row.fact in facts) if known and facts is not None else None,
+                "before": _graded(answers.get(("base", row.id))),
+                "after": _graded(answers.get(("tuned", row.id))),
+            }
+        )
+    return {
+        "pairs": pairs,
+        "more": max(0, len(rows) - PAIRS_SHOWN),
+        "empty": "This data set keeps no rows back. Set held-out rows under Data.",
+    }
+
+
+def _graded(item: Graded | None) -> dict[str, Any] | None:
+    return {"answer": item.answer, "exact": item.exact} if item else None
+
+
+# -- samples ---------------------------------------------------------------------------------
+
+
+def samples_value(record: RunRecord | None) -> dict[str, Any]:
+    """Fixed prompts in the order in which they came, the newest answer first."""
+    stories: dict[str, list[dict[str, Any]]] = {}
+    for event in record.of(SampleGenerated) if record else ():
+        stories.setdefault(event.prompt, []).insert(
+            0,
+            {
+                "step": event.step,
+                "text": event.text,
+                "stopped": event.stopped,
+                "tokens": event.tokens,
+            },
+        )
+    return {
+        "prompts": [{"prompt": prompt, "story": story} for prompt, story in stories.items()],
+        "empty": "Answers to a few held-out prompts appear here while the model learns.",
+    }
+
+
+# -- the list of runs ------------------------------------------------------------------------
+
+
+def runs_value(
+    records: Sequence[tuple[str, RunRecord]], chosen: str | None, now: float | None = None
+) -> dict[str, Any]:
+    moment = time.time() if now is None else now
+    return {
+        "runs": [
+            {
+                "id": run,
+                "state": record.status.value,
+                "text": summary(record),
+                "when": _when(record, moment),
+            }
+            for run, record in records
+        ],
+        "chosen": chosen,
+        "empty": "No runs are kept yet.",
+    }
+
+
+def summary(record: RunRecord) -> str:
+    """A run in one line: what was trained on what, and how far it came."""
+    config = record.config
+    parts = [described(config), f"{record.step:,} steps"]
+    if scored := record.of(ScoreLogged):
+        parts.append(f"{scored[-1].score.overall.share:.0%} exact")
+    elif (best := record.best_eval) is not None:
+        parts.append(f"eval loss {best.loss:.2f}")
+    if record.status is not RunStatus.FINISHED:
+        parts.append(record.status.value)
+    return ", ".join(parts)
+
+
+def described(config: LabConfig) -> str:
+    model = config.model.name.rpartition("/")[2]
+    source = config.data.source.rpartition("/")[2]
+    return f"{model} on {source}, {template_title(config)}"
+
+
+def _when(record: RunRecord, now: float) -> str:
+    events = record.events
+    if not events:
+        return ""
+    ago = now - events[0].time
+    return "just now" if ago < 60 else f"{duration(ago - ago % 60)} ago"

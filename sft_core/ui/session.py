@@ -1,0 +1,314 @@
+"""What a visitor has chosen, as plain values, and what follows from it.
+
+The page's controls are the state: a handler gets the values that it needs as one ``Choices`` and
+returns what to show. The only things kept elsewhere are the data set's configuration, the chosen
+row, and the id of the run that is followed. Nothing here knows a component.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sft_core import catalogue, data, templates
+from sft_core.catalogue import Card, Origin
+from sft_core.config import (
+    DataConfig,
+    LabConfig,
+    MaskPolicy,
+    MissingTokens,
+    ModelConfig,
+    TemplateConfig,
+    TrainConfig,
+    TrainOn,
+)
+from sft_core.disk import explain
+from sft_core.settings import HOST, Host
+from sft_core.tokenizer import load_tokenizer
+from sft_core.types import ConfigError, Example, LabError, LimitError, Message, TemplateError
+
+log = logging.getLogger(__name__)
+
+OWN: Final = "own"
+"""The choice in the list of models that stands for a folder or hub id typed by the visitor."""
+SETS_KEPT: Final = 6
+MOST_TURNS: Final = 100
+MOST_CHARACTERS: Final = 200_000
+PARTS: Final[Mapping[str, str]] = {"train": "train", "eval": "eval", "test": "held out"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A row of the data set: which part it belongs to, and its place there."""
+
+    part: str = "train"
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The values of the controls that make the contract, as the page holds them."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    pick: Pick = field(default_factory=Pick)
+    model: str = catalogue.BYTES_GPT
+    own_model: str = ""
+    width: float | None = 128
+    depth: float | None = 2
+    heads: float | None = 4
+    context: float | None = 256
+    missing: str = MissingTokens.ADD.value
+    preset: str = "inst-resp"
+    source: str = ""
+    train_on: str = TrainOn.ASSISTANT.value
+    end_of_turn: bool = True
+    conversation: str = ""
+    max_length: float | None = 256
+
+
+# -- errors ----------------------------------------------------------------------------------
+
+
+def sentence(error: Exception) -> str:
+    """What to tell a visitor. An error that nobody foresaw is logged whole and owned up to."""
+    if isinstance(error, LabError):
+        return str(error)
+    log.error("The page met an error that nobody foresaw", exc_info=error)
+    return explain(error)
+
+
+# -- controls -> configuration ---------------------------------------------------------------
+
+
+def whole(value: float | None, name: str) -> int:
+    """A number field's value. Raises ConfigError where the field was emptied."""
+    if value is None:
+        raise ConfigError(f"{name} is empty: give a number.")
+    return int(value)
+
+
+def given(value: float | None, name: str) -> float:
+    """A number field's value with its fraction. Raises ConfigError where the field was emptied."""
+    if value is None:
+        raise ConfigError(f"{name} is empty: give a number.")
+    return float(value)
+
+
+def optional(text: str | None, name: str) -> float | None:
+    """The number in a text field that may stay empty. Raises ConfigError where it holds another
+    thing."""
+    plain = (text or "").replace(",", "").replace("_", "").strip()
+    if not plain:
+        return None
+    try:
+        return float(plain)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, or empty; it is {text!r}.") from None
+
+
+def optional_whole(text: str | None, name: str) -> int | None:
+    number = optional(text, name)
+    return None if number is None else int(number)
+
+
+def model_config(choices: Choices, host: Host = HOST) -> ModelConfig:
+    """Raises ConfigError, or LimitError for a folder where this host opens none."""
+    name = choices.own_model.strip() if choices.model == OWN else choices.model
+    if not name:
+        raise ConfigError("Type a hub id such as HuggingFaceTB/SmolLM2-135M, or a folder.")
+    check_model(name, host)
+    if card(name).origin is not Origin.RANDOM:
+        return ModelConfig(name=name, missing_tokens=MissingTokens(choices.missing))
+    return ModelConfig(
+        name=name,
+        width=whole(choices.width, "Width"),
+        depth=whole(choices.depth, "Depth"),
+        heads=whole(choices.heads, "Heads"),
+        context=whole(choices.context, "Context"),
+        missing_tokens=MissingTokens(choices.missing),
+    )
+
+
+def card(name: str) -> Card:
+    return catalogue.find(name)
+
+
+def template_config(choices: Choices, model: str) -> TemplateConfig:
+    """A preset where the editor holds its text unchanged, else the edited text."""
+    if choices.source == preset_source(choices.preset, model):
+        return TemplateConfig(name=choices.preset)
+    return TemplateConfig(name=f"{choices.preset} (edited)", source=choices.source)
+
+
+def preset_source(preset: str, model: str) -> str:
+    """The Jinja text of a preset. Raises TemplateError where ``model``'s tokenizer brings none."""
+    tokenizer = load_tokenizer(card(model).tokenizer)
+    return templates.resolve(TemplateConfig(name=preset), tokenizer).source
+
+
+def suitable_preset(model: str) -> str:
+    """The preset to begin with for a model."""
+    wanted = card(model).template
+    try:
+        preset_source(wanted, model)
+    except TemplateError:
+        return "chatml"
+    return wanted
+
+
+def contract(choices: Choices, host: Host = HOST) -> LabConfig:
+    """The configuration that the controls spell. Raises LabError with the first problem."""
+    model = model_config(choices, host)
+    return LabConfig(
+        data=choices.data,
+        model=model,
+        template=template_config(choices, model.name),
+        policy=MaskPolicy(TrainOn(choices.train_on), choices.end_of_turn),
+        train=TrainConfig(max_length=whole(choices.max_length, "Longest row")),
+    )
+
+
+# -- what a visitor may open -----------------------------------------------------------------
+
+
+def uploads() -> Path:
+    """The only folder that a file chosen on the page comes from: Gradio's own."""
+    import os
+
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+
+
+def check_model(name: str, host: Host = HOST) -> None:
+    """Raises LimitError for a folder of this machine, where visitors may not open any."""
+    if not host.local_paths and _names_a_path(name) and card(name).origin is not Origin.RANDOM:
+        raise LimitError(
+            f"{name!r} is a folder or path, and this host opens none for visitors. "
+            "Use a model of the list or a hub id, or run the lab on your own machine."
+        )
+
+
+def check_source(source: str, host: Host = HOST) -> None:
+    """Raises LimitError for a file of this machine that was not uploaded here."""
+    if host.local_paths or source in data.BUILT_IN:
+        return
+    if Path(source).is_absolute() and Path(source).resolve().is_relative_to(uploads().resolve()):
+        return
+    if _names_a_path(source):
+        raise LimitError(
+            f"{source!r} is a path, and this host opens none for visitors. "
+            "Upload the file, or give a hub id such as owner/name."
+        )
+
+
+def _names_a_path(name: str) -> bool:
+    path = Path(name).expanduser()
+    return name.startswith((".", "~", "/", "\\")) or ".." in path.parts or path.exists()
+
+
+# -- data ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A data set as loaded, with its parts."""
+
+    loaded: data.Loaded
+    splits: data.Splits
+    seen: frozenset[str]
+
+    def part(self, name: str) -> tuple[Example, ...]:
+        if name == "all":
+            return (*self.splits.train, *self.splits.eval, *self.splits.test)
+        return tuple(getattr(self.splits, name))
+
+    def at(self, pick: Pick) -> Example | None:
+        rows = self.part(pick.part)
+        return rows[pick.place] if 0 <= pick.place < len(rows) else None
+
+    def fact_seen(self, example: Example) -> bool | None:
+        """Whether the row's fact stands in training; None where the data names no facts."""
+        return None if example.fact is None else example.fact in self.seen
+
+
+_sets: OrderedDict[tuple[str, float], Rows] = OrderedDict()
+_sets_lock = threading.Lock()
+
+
+def rows_of(config: DataConfig, host: Host = HOST) -> Rows:
+    """Loads and splits a data set, or remembers it. Raises DataError, HubError, LimitError."""
+    check_source(config.source, host)
+    key = (json.dumps(LabConfig(data=config).to_dict()["data"]), _changed(config.source))
+    with _sets_lock:
+        if key in _sets:
+            _sets.move_to_end(key)
+            return _sets[key]
+    limit = min(config.rows or host.max_rows, host.max_rows)
+    loaded = data.load(config, max_rows=limit)
+    splits = data.split(loaded, config)
+    rows = Rows(loaded, splits, data.seen_facts(splits.train))
+    with _sets_lock:
+        _sets[key] = rows
+        while len(_sets) > SETS_KEPT:
+            _sets.popitem(last=False)
+    return rows
+
+
+def _changed(source: str) -> float:
+    try:
+        return Path(source).stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
+
+
+# -- the conversation under the template -----------------------------------------------------
+
+
+def turns_of(example: Example) -> list[dict[str, str]]:
+    """The turns of a row as the message builder takes them."""
+    return [{"role": message.role, "content": message.text} for message in example.messages]
+
+
+def conversation(choices: Choices, host: Host = HOST) -> Example:
+    """The chosen row, or the visitor's own turns where the builder holds some. Raises LabError."""
+    built = parse(choices.conversation)
+    if built.get("own"):
+        return own_example(built.get("turns"))
+    example = rows_of(choices.data, host).at(choices.pick)
+    if example is None:
+        raise ConfigError("There is no row there any more: choose another one.")
+    return example
+
+
+def own_example(turns: Any) -> Example:
+    """Raises ConfigError where the turns are none, or more than a page should take."""
+    if not isinstance(turns, list) or not turns:
+        raise ConfigError("The conversation is empty: add a turn.")
+    if len(turns) > MOST_TURNS:
+        raise ConfigError(f"The conversation has {len(turns)} turns; {MOST_TURNS} are enough here.")
+    messages = tuple(
+        Message(role=str(turn.get("role", "user")), content=str(turn.get("content", "")))
+        for turn in turns
+        if isinstance(turn, dict)
+    )
+    if sum(len(message.text) for message in messages) > MOST_CHARACTERS:
+        raise ConfigError(
+            f"The conversation is longer than {MOST_CHARACTERS:,} characters: shorten it, or "
+            "upload it as a data set."
+        )
+    return Example(id="your own", messages=messages)
+
+
+def parse(text: str | None) -> dict[str, Any]:
+    """A view's value as sent back by the page; {} where it is no JSON object."""
+    try:
+        value = json.loads(text or "{}")
+    except (json.JSONDecodeError, TypeError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,188 @@
+"""How to train: controls in three groups, what they come to, and the configuration they spell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import gradio as gr
+
+from sft_core.config import TrainConfig
+from sft_core.types import ConfigError, LabError
+from sft_core.ui.parts import heading
+from sft_core.ui.session import (
+    Choices,
+    given,
+    optional,
+    optional_whole,
+    rows_of,
+    sentence,
+    whole,
+)
+from sft_core.ui.view import dumps
+
+LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation")
+"""The settings that say how long a run takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The controls that say how to train, as the page holds them."""
+
+    epochs: float | None
+    max_steps: str
+    batch_size: float | None
+    accumulation: float | None
+    max_length: float | None
+    learning_rate: float | None
+    schedule: str
+    warmup_steps: float | None
+    weight_decay: float | None
+    max_grad_norm: float | None
+    precision: str
+    gradient_checkpointing: bool
+    seed: float | None
+    eval_every: float | None
+    sample_every: float | None
+    score_every: float | None
+    max_minutes: str
+    keep_best: bool
+
+    def config(self) -> TrainConfig:
+        """Raises ConfigError that names the field which is empty or cannot work."""
+        steps = optional_whole(self.max_steps, "Steps")
+        if steps is None and self.epochs is None:
+            raise ConfigError("Say how long to train: a number of epochs or of steps.")
+        known = TrainConfig()
+        return TrainConfig(
+            epochs=known.epochs if self.epochs is None else float(self.epochs),
+            max_steps=steps,
+            batch_size=whole(self.batch_size, "Batch"),
+            accumulation=whole(self.accumulation, "Batches a step"),
+            max_length=whole(self.max_length, "Longest row"),
+            learning_rate=given(self.learning_rate, "Learning rate"),
+            schedule=self.schedule,  # type: ignore[arg-type]
+            warmup_steps=whole(self.warmup_steps, "Warm-up"),
+            weight_decay=given(self.weight_decay, "Weight decay"),
+            max_grad_norm=given(self.max_grad_norm, "Clip gradients at"),
+            precision=self.precision,  # type: ignore[arg-type]
+            gradient_checkpointing=self.gradient_checkpointing,
+            seed=whole(self.seed, "Seed"),
+            eval_every=whole(self.eval_every, "Eval loss every"),
+            sample_every=whole(self.sample_every, "Samples every"),
+            score_every=whole(self.score_every, "Exact match every"),
+            max_minutes=optional(self.max_minutes, "Stop after"),
+            keep_best=self.keep_best,
+        )
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+def total_steps(settings: TrainConfig, rows: int) -> int:
+    """How many optimiser steps a run over ``rows`` rows takes."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    return max(1, math.ceil(settings.epochs * steps_an_epoch(settings, rows)))
+
+
+def steps_an_epoch(settings: TrainConfig, rows: int) -> int:
+    batches = math.ceil(rows / settings.batch_size)
+    return max(1, math.ceil(batches / settings.accumulation))
+
+
+def consequence_value(settings: TrainConfig, rows: int) -> dict[str, Any]:
+    """What the settings come to, in a sentence."""
+    if not rows:
+        return {"text": "There are no rows to train on yet.", "level": "warning"}
+    steps = total_steps(settings, rows)
+    epochs = steps / steps_an_epoch(settings, rows)
+    each = settings.batch_size * settings.accumulation
+    return {
+        "text": f"{rows:,} rows, {steps:,} step{'s'[: steps != 1]} of {each} "
+        f"row{'s'[: each != 1]}: every row is seen {_times(epochs)}."
+    }
+
+
+def _times(epochs: float) -> str:
+    if abs(epochs - round(epochs)) < 0.05:
+        number = round(epochs)
+        return {1: "once", 2: "twice"}.get(number, f"{number} times")
+    return f"about {epochs:.1f} times"
+
+
+def consequence(settings: Settings, choices: Choices) -> str:
+    try:
+        rows = len(rows_of(choices.data).splits.train)
+        return dumps(consequence_value(settings.config(), rows))
+    except LabError as error:
+        return dumps({"text": sentence(error), "level": "error"})
+
+
+# -- layout ----------------------------------------------------------------------------------
+
+
+def build(train: TrainConfig) -> dict[str, Any]:
+    """The controls in three groups: what, how, watch."""
+    made: dict[str, Any] = {}
+
+    def number(name: str, label: str, *, fraction: bool = False, low: float = 0) -> None:
+        made[name] = gr.Number(
+            getattr(train, name),
+            label=label,
+            minimum=low,
+            precision=None if fraction else 0,
+            min_width=120,
+            elem_id=f"set-{name.replace('_', '-')}",
+        )
+
+    def maybe(name: str, label: str, empty: str) -> None:
+        value = getattr(train, name)
+        made[name] = gr.Textbox(
+            "" if value is None else f"{value:g}",
+            label=label,
+            placeholder=empty,
+            min_width=120,
+            elem_id=f"set-{name.replace('_', '-')}",
+        )
+
+    heading("What")
+    with gr.Row(elem_classes="pairwise"):
+        number("epochs", "Epochs", fraction=True)
+        maybe("max_steps", "or steps", "as epochs say")
+        number("batch_size", "Batch, rows", low=1)
+        number("accumulation", "Batches a step", low=1)
+        number("max_length", "Longest row, tokens", low=2)
+    heading("How")
+    with gr.Row(elem_classes="pairwise"):
+        number("learning_rate", "Learning rate", fraction=True)
+        made["schedule"] = gr.Dropdown(
+            [("Cosine", "cosine"), ("Linear", "linear"), ("Constant", "constant")],
+            value=train.schedule,
+            label="Schedule",
+            min_width=120,
+        )
+        number("warmup_steps", "Warm-up, steps")
+        number("weight_decay", "Weight decay", fraction=True)
+    with gr.Accordion("More", open=False, elem_classes="fold"), gr.Row(elem_classes="pairwise"):
+        number("max_grad_norm", "Clip gradients at", fraction=True)
+        made["precision"] = gr.Dropdown(
+            [("Automatic", "auto"), ("Full, fp32", "fp32"), ("Mixed, bf16", "bf16")],
+            value=train.precision,
+            label="Precision",
+            min_width=120,
+        )
+        number("seed", "Seed")
+        made["gradient_checkpointing"] = gr.Checkbox(
+            train.gradient_checkpointing, label="Gradient checkpointing", min_width=120
+        )
+    heading("Watch")
+    with gr.Row(elem_classes="pairwise"):
+        number("eval_every", "Eval loss every, steps")
+        number("sample_every", "Samples every, steps")
+        number("score_every", "Exact match every")
+        maybe("max_minutes", "Stop after, minutes", "no limit")
+    made["keep_best"] = gr.Checkbox(train.keep_best, label="Keep the best weights by eval loss")
+    assert set(made) == {field.name for field in fields(Settings)}
+    return made

@@ -1,0 +1,68 @@
+"""How large models are, counted by the compute process and remembered here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Final
+
+from sft_core.config import ModelConfig
+from sft_core.events import ModelMeasured, RunQueued
+from sft_core.jobs import SizeJob
+from sft_core.runs import Runs
+from sft_core.types import LabError
+
+_SOURCES: Final = {
+    "config": "counted from its configuration",
+    "safetensors": "counted from the headers of its weight files",
+    "weights": "counted from its weights",
+}
+_known: dict[str, ModelMeasured] = {}
+_MOST: Final = 500
+
+
+def known(model: ModelConfig) -> ModelMeasured | None:
+    """The size of a model that was measured since the server started."""
+    return _known.get(_key(model))
+
+
+def _key(model: ModelConfig) -> str:
+    return json.dumps(asdict(model), sort_keys=True)
+
+
+def sentence(size: ModelMeasured) -> str:
+    how = _SOURCES.get(size.source, size.source)
+    trained = (
+        "all of them trainable"
+        if size.trainable == size.parameters
+        else f"{size.trainable:,} trainable"
+    )
+    return f"{size.parameters:,} parameters, {trained}; {how}."
+
+
+def measure(runs: Runs, model: ModelConfig) -> Iterator[dict[str, object]]:
+    """Values for the view "line" while a model is measured; the last one says its size."""
+    size = known(model)
+    if size is None:
+        yield {"text": "Counting parameters", "busy": True}
+        try:
+            for event in runs.ask(SizeJob(model)):
+                match event:
+                    case RunQueued(position=position):
+                        waiting = (
+                            f"Parameters are counted after {position} job{'s'[: position != 1]}"
+                        )
+                        yield {"text": f"{waiting} in the queue.", "busy": True}
+                    case ModelMeasured():
+                        size = event
+        except LabError as error:
+            yield {"text": str(error), "level": "error"}
+            return
+    if size is None:
+        yield {"text": "The parameters could not be counted.", "level": "warning"}
+        return
+    while len(_known) >= _MOST:
+        _known.pop(next(iter(_known)))
+    _known[_key(model)] = size
+    yield {"text": sentence(size)}

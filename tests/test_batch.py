@@ -1,0 +1,153 @@
+"""Padding, order and waste."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_core.batch import batches, by_length, collate, plan, waste, waste_at
+from sft_core.types import IGNORE_INDEX, Encoded, EncodeError, Reason
+from tests.tensors import Row, rows_of
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=90)
+
+
+def test_collate_fills_up_on_the_right() -> None:
+    batch = collate([Row((5, 6, 7), (-100, 6, 7)), Row((8, 9), (-100, 9))], pad_id=3)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 3]]
+    assert batch.labels.tolist() == [[-100, 6, 7], [-100, 9, -100]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 1, 0]]
+    assert batch.segment_ids.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.tokens == 5
+
+
+def test_every_tensor_is_of_64_bit_integers() -> None:
+    batch = collate(rows_of((1, 2)), pad_id=0)
+    tensors = (batch.input_ids, batch.labels, batch.attention_mask, batch.position_ids)
+    assert {tensor.dtype for tensor in (*tensors, batch.segment_ids)} == {torch.int64}
+
+
+def test_an_end_of_text_that_is_also_the_padding_stays_seen_and_trained() -> None:
+    end = 9
+    batch = collate([Row((4, 5, end), (-100, 5, end)), Row((4, 5, 6, end), (-100, 5, 6, end))], end)
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch.labels[0].tolist() == [-100, 5, end, -100]
+
+
+def test_a_length_pads_further_and_never_cuts() -> None:
+    rows = rows_of((2, 3))
+    assert collate(rows, 0, length=9).input_ids.shape == (1, 9)
+    assert collate(rows, 0, length=2).input_ids.shape == (1, 5)
+
+
+def test_a_trained_first_token_is_refused() -> None:
+    with pytest.raises(EncodeError, match="first token"):
+        collate([Row((4, 5), (4, 5))], pad_id=0)
+
+
+def test_encoded_examples_are_rows() -> None:
+    encoded = Encoded(
+        ids=(7, 8, 9),
+        offsets=((0, 1), (1, 2), (2, 3)),
+        reasons=(Reason.FIRST_TOKEN, Reason.PROMPT, Reason.ANSWER),
+        owners=(0, 0, 1),
+    )
+    assert collate([encoded], pad_id=0).labels.tolist() == [[-100, -100, 9]]
+
+
+def test_moving_a_batch_moves_all_of_it() -> None:
+    moved = collate(rows_of((1, 2)), pad_id=0).to("meta")
+    places = {moved.input_ids.device.type, moved.labels.device.type, moved.segment_ids.device.type}
+    assert places == {"meta"}
+
+
+# -- the order of rows ------------------------------------------------------------------------
+
+
+@given(LENGTHS, st.integers(1, 9), st.booleans())
+@settings(deadline=None)
+def test_a_plan_deals_every_row_exactly_once(lengths: list[int], size: int, group: bool) -> None:
+    dealt = plan(lengths, size, seed=1, group_by_length=group)
+    assert sorted(row for rows in dealt for row in rows) == list(range(len(lengths)))
+    assert all(len(rows) == size for rows in dealt[:-1])
+
+
+@given(LENGTHS, st.integers(1, 9))
+@settings(deadline=None)
+def test_evaluation_deals_every_row_longest_first(lengths: list[int], size: int) -> None:
+    dealt = by_length(lengths, size)
+    order = [row for rows in dealt for row in rows]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
+
+
+def test_seed_and_epoch_decide_the_plan() -> None:
+    lengths = [length % 17 + 1 for length in range(64)]
+    assert plan(lengths, 4, seed=1) == plan(lengths, 4, seed=1)
+    assert plan(lengths, 4, seed=1) != plan(lengths, 4, seed=2)
+    assert plan(lengths, 4, seed=1, epoch=1) != plan(lengths, 4, seed=1, epoch=2)
+
+
+def test_a_plan_is_the_same_on_every_machine() -> None:
+    assert plan([3, 1, 2, 5, 4], 2, seed=42) == ((1, 4), (0, 3), (2,))
+
+
+def test_grouping_saves_padding_and_still_changes_companions() -> None:
+    lengths = [(37 * at) % 101 + 1 for at in range(400)]
+    grouped = plan(lengths, 8, seed=0)
+    loose = plan(lengths, 8, seed=0, group_by_length=False)
+    assert waste(lengths, grouped).share < 0.5 * waste(lengths, loose).share
+    companions = [
+        {row for rows in plan(lengths, 8, seed=0, epoch=epoch) for row in rows if 5 in rows}
+        for epoch in range(4)
+    ]
+    assert len(set(map(frozenset, companions))) == 4
+
+
+def test_long_and_short_batches_come_in_any_order() -> None:
+    lengths = list(range(1, 401))
+    means = [sum(lengths[row] for row in rows) for rows in plan(lengths, 8, seed=0)]
+    assert means != sorted(means)
+    assert means != sorted(means, reverse=True)
+
+
+def test_batches_are_the_plan_collated() -> None:
+    rows = rows_of((1, 3), (2, 5), (1, 1), (4, 2), (3, 3))
+    dealt = plan([len(row.ids) for row in rows], 2, seed=3)
+    made = list(batches(rows, 2, pad_id=0, seed=3))
+    assert [batch.tokens for batch in made] == [
+        sum(len(rows[at].ids) for at in chosen) for chosen in dealt
+    ]
+    assert made[0].input_ids[0, 0].item() == rows[dealt[0][0]].ids[0]
+
+
+# -- waste ------------------------------------------------------------------------------------
+
+
+def test_waste_counts_the_padding_of_each_batch() -> None:
+    figure = waste([4, 2, 1], ((0, 1), (2,)))
+    assert (figure.tokens, figure.slots) == (7, 9)
+    assert figure.share == pytest.approx(2 / 9)
+
+
+def test_rows_of_250_at_a_length_of_2048_waste_88_percent() -> None:
+    assert waste_at([250] * 1000, 2048).share == pytest.approx(0.878, abs=1e-3)
+
+
+def test_rows_longer_than_the_length_fill_it() -> None:
+    assert waste_at([300, 100], 200).tokens == 300
+    assert waste([], ()).share == 0.0
+
+
+@given(LENGTHS, st.integers(1, 9))
+@settings(deadline=None)
+def test_waste_is_what_collate_pads(lengths: list[int], size: int) -> None:
+    rows = [Row((1,) * length, (IGNORE_INDEX,) * length) for length in lengths]
+    dealt = plan(lengths, size, seed=0)
+    made = [collate([rows[at] for at in chosen], 0) for chosen in dealt]
+    figure = waste(lengths, dealt)
+    assert figure.slots == sum(batch.input_ids.numel() for batch in made)
+    assert figure.tokens == sum(batch.tokens for batch in made)

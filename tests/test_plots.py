@@ -1,0 +1,133 @@
+"""Figures say what the record says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_core import plots
+from sft_core.config import LabConfig
+from sft_core.events import (
+    EvalLogged,
+    RunRecord,
+    RunStarted,
+    Score,
+    ScoreLogged,
+    StepLogged,
+    Tally,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def step(number: int, loss: float) -> StepLogged:
+    return StepLogged(
+        step=number,
+        epoch=number / 20,
+        loss=loss,
+        learning_rate=1e-3 / number,
+        grad_norm=1.0,
+        tokens=100,
+        trained_tokens=40,
+        tokens_per_second=1000.0,
+        seconds_left=1.0,
+        memory_mb=100.0,
+    )
+
+
+def started(total: int) -> RunStarted:
+    return RunStarted(
+        run="r",
+        model="m",
+        device="cpu",
+        precision="fp32",
+        parameters=10,
+        trainable=10,
+        train_rows=8,
+        eval_rows=2,
+        test_rows=2,
+        bad_rows=0,
+        truncated_rows=0,
+        tokens=100,
+        trained_tokens=50,
+        total_steps=total,
+    )
+
+
+def record(steps: int, *events: object) -> RunRecord:
+    made = RunRecord(LabConfig(), [started(steps)])
+    for number in range(1, steps + 1):
+        made.add(step(number, 4 / number))
+    for event in events:
+        made.add(event)  # type: ignore[arg-type]
+    return made
+
+
+def by_name(figure: object) -> dict[str, dict[str, object]]:
+    return {trace["name"]: trace for trace in figure.to_plotly_json()["data"]}  # type: ignore[attr-defined]
+
+
+def test_the_first_step_is_a_point_that_can_be_seen() -> None:
+    trace = by_name(plots.loss_curve(record(1)))["train loss"]
+    assert (list(trace["x"]), list(trace["y"])) == ([1], [4.0])  # type: ignore[call-overload]
+    assert "markers" in str(trace["mode"])
+
+
+def test_train_and_eval_loss_are_those_of_the_record() -> None:
+    evals = [EvalLogged(step=s, loss=s / 10, trained_tokens=9, best=True) for s in (5, 10)]
+    traces = by_name(plots.loss_curve(record(12, *evals)))
+    assert list(traces["train loss"]["y"]) == [4 / n for n in range(1, 13)]  # type: ignore[call-overload]
+    assert list(traces["eval loss"]["x"]) == [5, 10]  # type: ignore[call-overload]
+    assert list(traces["eval loss"]["y"]) == [0.5, 1.0]  # type: ignore[call-overload]
+    assert list(traces["learning rate"]["y"]) == [1e-3 / n for n in range(1, 13)]  # type: ignore[call-overload]
+
+
+def test_a_long_run_is_thinned_and_says_so() -> None:
+    traces = by_name(plots.loss_curve(record(2 * plots.MOST_POINTS)))
+    assert len(traces["train loss (mean of 2 steps)"]["x"]) == plots.MOST_POINTS  # type: ignore[arg-type]
+
+
+def test_nothing_yet_is_an_empty_figure_and_no_error() -> None:
+    data = plots.loss_curve(RunRecord(LabConfig())).to_plotly_json()["data"]
+    assert all(len(trace["x"]) == 0 for trace in data)
+
+
+def test_exact_match_is_told_apart_by_whether_the_fact_was_seen() -> None:
+    score = Score(
+        overall=Tally("all", 40, 26, 40),
+        seen=Tally("seen", 28, 26, 28),
+        unseen=Tally("unseen", 12, 0, 12),
+    )
+    traces = by_name(plots.score_curve(record(3, ScoreLogged(step=3, score=score))))
+    heights = {name: trace["y"][0] for name, trace in traces.items()}  # type: ignore[index]
+    assert heights == {
+        "fact in training": pytest.approx(100 * 26 / 28),
+        "fact never seen": 0,
+        "all rows": pytest.approx(65),
+    }
+
+
+@given(st.lists(st.floats(0.1, 50), min_size=1, max_size=200), st.integers(1, 50))
+def test_thinning_keeps_the_bounds_and_the_count(losses: list[float], most: int) -> None:
+    means, width = plots.thin(list(enumerate(losses)), most)
+    assert len(means) <= most
+    assert len(means) == -(-len(losses) // width)
+    assert min(losses) - 1e-9 <= min(y for _, y in means)
+    assert max(y for _, y in means) <= max(losses) + 1e-9
+
+
+@given(st.lists(st.floats(0.1, 50), min_size=1, max_size=100))
+def test_smoothing_starts_at_the_first_value_and_stays_within(losses: list[float]) -> None:
+    smoothed = plots.smooth(losses)
+    assert smoothed[0] == pytest.approx(losses[0])
+    assert all(min(losses) - 1e-9 <= value <= max(losses) + 1e-9 for value in smoothed)
+
+
+def test_importing_plots_does_not_import_plotly() -> None:
+    code = "import sys, sft_core.plots; sys.exit('plotly' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
