@@ -36,22 +36,15 @@ AT_MOST_EVERY: Final = 5.0
 def store(folder: Path, write: Callable[[Path], None]) -> None:
     """Has ``write`` fill a new folder, and puts it at ``folder``. Raises StorageError, leaving
     what stood there before, where the disk refuses."""
-    try:
+    with refusals(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise StorageError(_refused(folder, error)) from error
-    try:
-        fresh.chmod(0o755)
-        write(fresh)
-        _move_in(fresh, folder)
-    except Exception as error:
-        # safetensors reports a full disk in an error class of its own.
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise StorageError(_refused(folder, error)) from error
-        raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.chmod(0o755)
+            write(fresh)
+            _move_in(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _move_in(fresh: Path, folder: Path) -> None:
@@ -77,19 +70,23 @@ def share(source: Path, folder: Path) -> None:
     store(folder, write)
 
 
-def store_text(file: Path, text: str) -> None:
-    """Writes a whole small file. Raises StorageError."""
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(_refused(file, error)) from error
-
-
 def _link(source: str, place: str) -> None:
     try:
         os.link(source, place)
     except OSError:
         shutil.copy2(source, place)
+
+
+@contextmanager
+def refusals(place: Path) -> Iterator[None]:
+    """Turns what the disk refuses inside into StorageError with a sentence about ``place``."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors reports a full disk in an error class of its own.
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        raise StorageError(_refused(place, error)) from error
 
 
 def _refused(folder: Path, error: Exception) -> str:

@@ -226,7 +226,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     rows = None
     if arguments.data:
         loaded = load(DataConfig(source=arguments.data))
-        rows = loaded.examples + loaded.held_out
+        rows = loaded.held_out or loaded.examples
         for bad in loaded.bad:
             _complain(f"row {bad.row}: {bad.message}", FAILED)
     found = _scores(directory, rows)
@@ -245,6 +245,8 @@ def _scores(directory: RunDirectory, rows: tuple[Example, ...] | None) -> dict[S
         for event in EvaluateJob(directory.path, directory.config(), rows).perform(should_stop):
             if isinstance(event, Scored):
                 found[event.side] = event.score
+    if not found:
+        raise LabError("Stopped before every row was asked, so there is no score.")
     return found
 
 

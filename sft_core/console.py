@@ -141,7 +141,7 @@ def beside(prompt: str, answers: Mapping[Side, Answered], width: int = 38) -> st
         answer = answers[side]
         text = [
             line
-            for part in printable(answer.text).splitlines() or [""]
+            for part in _visible(answer.text).splitlines()
             for line in textwrap.wrap(part, width) or [""]
         ]
         reason = textwrap.wrap(f"[{answer.reason}]", width)
@@ -152,6 +152,12 @@ def beside(prompt: str, answers: Mapping[Side, Answered], width: int = 38) -> st
         "  ".join(f"{cell:<{width}}" for cell in row).rstrip() for row in zip(*padded, strict=True)
     )
     return "\n".join([f"> {prompt}", *rows])
+
+
+def _visible(text: str) -> str:
+    if not text:
+        return "(nothing)"
+    return printable(text) if text.strip() else f"({len(text)} characters of white space)"
 
 
 def printable(text: str) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "BadRow",
     "Loaded",
     "Splits",
+    "columns",
     "load",
     "read_rows",
     "seen_facts",
@@ -106,6 +107,14 @@ def _rows(config: DataConfig) -> Iterator[Any]:
     return read_hub(config)
 
 
+def columns(config: DataConfig) -> tuple[str, ...]:
+    """The columns of a source's first rows, for a person to map where no format was recognised.
+    Raises DataError or HubError where the source cannot be read."""
+    if config.source in BUILT_IN:
+        return load(config).available
+    return _columns(list(islice(_rows(config), _PEEK)))
+
+
 def _title(source: str) -> str:
     path = Path(source).expanduser()
     return path.name if path.is_file() else source
@@ -166,8 +175,9 @@ def split(loaded: Loaded, config: DataConfig) -> Splits:
     rows are never test rows: the checkpoint that they choose must not have been chosen by the
     test. Raises DataError where too few rows are left to train on.
     """
-    rest = list(loaded.examples)
-    random.Random(config.seed).shuffle(rest)
+    # Python promises random() alone to be the same in every version, and shuffle() not.
+    draw = random.Random(config.seed).random
+    rest = sorted(loaded.examples, key=lambda _: draw())
     test: tuple[Example, ...] = loaded.held_out
     if not loaded.held_out:
         test, rest = tuple(rest[: config.test_rows]), rest[config.test_rows :]

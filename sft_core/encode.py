@@ -33,7 +33,6 @@ from sft_core.types import (
     Reason,
     Region,
     Rendered,
-    Span,
     Template,
     TemplateError,
     Token,
@@ -125,20 +124,30 @@ def require_trained(encoded: Encoded, id: str) -> Encoded:
 def _cut(rendered: Rendered) -> Cut:
     starts = {start for _, start in rendered.answer_starts()}
     places = sorted(starts - {0, len(rendered.text)})
-    return Cut(rendered.text, tuple(places), _written(rendered.spans))
+    written = [span[:2] for span in rendered.spans if span.region is Region.CONTENT]
+    return Cut(rendered.text, tuple(places), _without(_joined(written), rendered.literals))
 
 
-def _written(spans: Sequence[Span]) -> tuple[Range, ...]:
-    """The ranges that messages wrote, neighbours joined."""
-    ranges: list[Range] = []
-    for start, end, region, _ in spans:
-        if region is not Region.CONTENT or start == end:
-            continue
-        if ranges and ranges[-1][1] == start:
-            ranges[-1] = (ranges[-1][0], end)
-        else:
-            ranges.append((start, end))
-    return tuple(ranges)
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    """The same characters, with ranges that touch made one."""
+    joined: list[Range] = []
+    for start, end in ranges:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        elif start < end:
+            joined.append((start, end))
+    return joined
+
+
+def _without(ranges: Sequence[Range], holes: Sequence[Range]) -> tuple[Range, ...]:
+    """``ranges`` less the characters of ``holes``."""
+    rest = list(ranges)
+    for start, end in holes:
+        parts = (
+            (a, b) for r in rest for a, b in ((r[0], min(r[1], start)), (max(r[0], end), r[1]))
+        )
+        rest = [(a, b) for a, b in dict.fromkeys(parts) if a < b]
+    return tuple(rest)
 
 
 # -- from characters to tokens ----------------------------------------------------------------
@@ -271,7 +280,10 @@ def _probe(template: Template, tokenizer: Tokenizer, word: str) -> Rendered:
 
 def missing_tokens(template: Template, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Markers that the template prints and the tokenizer splits into several tokens, in the order
-    in which the template has them."""
+    in which the template has them. A tokenizer's own template misses nothing: what it prints as
+    several tokens, its model has learnt as several."""
+    if template.source in tokenizer.chat_templates.values():
+        return ()
     markers = templates.markers(template.source)
     return tuple(marker for marker in markers if not is_one_token(marker, tokenizer))
 

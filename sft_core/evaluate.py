@@ -7,9 +7,9 @@ from typing import Final
 
 from sft_core.config import GenerateConfig
 from sft_core.events import AnswerEvent, Graded, Score, Scored, Tally
-from sft_core.generate import Answer, Ids, Voice, answer_batch, prompt_ids, stop_sequences
+from sft_core.generate import Answer, Ids, Voice, answer_batch, prompts_of, stop_sequences
 from sft_core.pace import never
-from sft_core.types import Example, Template
+from sft_core.types import Example, LabError, Template
 
 BATCH_ROWS: Final = 32
 UNSORTED: Final = "no category"
@@ -62,7 +62,7 @@ def _answers(
     config: GenerateConfig,
     should_stop: Callable[[], bool],
 ) -> Iterator[tuple[Example, Answer]]:
-    prompts = [prompt_ids(row, template, voice.tokenizer) for row in rows]
+    prompts = [_sound(prompt) for prompt in prompts_of(rows, template, voice.tokenizer)]
     fitting = [prompt for prompt in prompts if len(prompt) < voice.context]
     given = iter(answer_batch(voice, fitting, stops, config.max_new_tokens, should_stop))
     if should_stop():
@@ -70,6 +70,12 @@ def _answers(
     nothing = Answer((), "", False, f"The prompt does not fit into {voice.context} tokens.")
     for row, prompt in zip(rows, prompts, strict=True):
         yield row, next(given) if len(prompt) < voice.context else nothing
+
+
+def _sound(prompt: Ids | LabError) -> Ids:
+    if isinstance(prompt, LabError):
+        raise prompt
+    return prompt
 
 
 def _graded(voice: Voice, row: Example, answer: Answer, seen: frozenset[str] | None) -> Graded:

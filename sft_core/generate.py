@@ -7,7 +7,7 @@ what training taught as the end of a turn (law 7). V is the size of the vocabula
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -21,9 +21,9 @@ from sft_core.events import Answered, AnswerEvent, Side, TextGenerated
 from sft_core.models import Opened, arguments, require_context
 from sft_core.pace import never
 from sft_core.sampling import Sampler
-from sft_core.sandbox import render
+from sft_core.sandbox import render, render_many
 from sft_core.tokenizer import Tokenizer
-from sft_core.types import Example, Message, ModelError, Template
+from sft_core.types import Example, LabError, Message, ModelError, Template
 
 Ids = tuple[int, ...]
 
@@ -85,6 +85,19 @@ def prompt_ids(example: Example, template: Template, tokenizer: Tokenizer) -> Id
     asked = replace(example, messages=example.prompt)
     rendered = render(template, asked, tokenizer.special_tokens, add_generation_prompt=True)
     return encode_prompt(rendered, tokenizer)
+
+
+def prompts_of(
+    examples: Iterable[Example], template: Template, tokenizer: Tokenizer
+) -> Iterator[Ids | LabError]:
+    """What ``prompt_ids`` gives for each example, in order; what fails is yielded as its error."""
+    asked = (replace(example, messages=example.prompt) for example in examples)
+    special = tokenizer.special_tokens
+    for rendered in render_many(template, asked, special, add_generation_prompt=True):
+        try:
+            yield rendered if isinstance(rendered, LabError) else encode_prompt(rendered, tokenizer)
+        except LabError as error:
+            yield error
 
 
 # -- one answer -------------------------------------------------------------------------------

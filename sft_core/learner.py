@@ -67,7 +67,7 @@ class Learner:
         self.precision = precision(config, opened.parameters, self.device)
         self.bare: Any = opened.model
         if config.gradient_checkpointing:
-            self.bare.gradient_checkpointing_enable({"use_reentrant": False})
+            self._save_activations()
         self._model: Any = self.accelerator.prepare(opened.model)
         self._rows = rows
         self._lengths = [len(row.ids) for row in rows]
@@ -82,6 +82,15 @@ class Learner:
                 f"batch_size {config.batch_size} cannot be shared by "
                 f"{self.accelerator.num_processes} processes. Raise it to at least that."
             )
+
+    def _save_activations(self) -> None:
+        """Has each layer compute its activations twice instead of keeping them."""
+        if not self.bare.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"A {self.bare.config.model_type} model cannot do gradient checkpointing. Turn "
+                "gradient_checkpointing off, and lower batch_size where memory is short."
+            )
+        self.bare.activation_checkpointing_enable({"use_reentrant": False})
 
     # -- which rows ---------------------------------------------------------------------------
 
@@ -163,12 +172,10 @@ class Learner:
         norm = float(self.accelerator.clip_grad_norm_(self._model.parameters(), limit))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._optimizer.zero_grad()
-            what = (
-                f"The loss became {loss}" if not math.isfinite(loss) else "The gradient overflowed"
-            )
+            what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
             raise NonFiniteLossError(
-                f"{what}, so training ended before the weights were changed by it. Lower "
-                f"learning_rate (now {self.config.learning_rate:g}), or warm up for more steps."
+                f"The {what} of step {self.done + 1} became {value}, so training ended before it "
+                f"could change the weights. {self._remedy()}"
             )
         self._optimizer.step()
         self._scheduler.step()

@@ -265,19 +265,15 @@ def precision(
 
 @lru_cache(maxsize=1)
 def _cpu_has_bf16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.11 on
+    # An older torch cannot tell, and fp32 is never wrong.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def arguments(model: torch.nn.Module, **values: Any) -> dict[str, Any]:
     """Those of ``values`` that the model's forward takes: not all take position ids."""
-    known = _forward_names(type(model))
+    known = inspect.signature(type(model).forward).parameters
     return {name: value for name, value in values.items() if name in known}
-
-
-@lru_cache(maxsize=64)
-def _forward_names(kind: type[torch.nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 # -- saving -----------------------------------------------------------------------------------

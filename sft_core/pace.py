@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 
 RECENT: Final = 20

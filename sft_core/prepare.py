@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from sft_core import data, templates
-from sft_core.checkpoint import store_text
+from sft_core.checkpoint import refusals
 from sft_core.config import LabConfig
 from sft_core.encode import encode_many, require_trained
 from sft_core.events import PhaseEntered, RunEvent, Warned
-from sft_core.generate import prompt_ids
+from sft_core.generate import prompts_of
 from sft_core.models import context, open_tokenizer
 from sft_core.sandbox import render_many
 from sft_core.settings import HOST
@@ -176,11 +176,10 @@ def _askable(
     examples: Sequence[Example], template: Template, tokenizer: Tokenizer, rejects: _Rejects
 ) -> Iterator[Example]:
     """Test rows whose prompt can be rendered."""
-    for example in examples:
-        try:
-            prompt_ids(example, template, tokenizer)
-        except LabError as error:
-            rejects.add(example.id, error)
+    prompts = prompts_of(examples, template, tokenizer)
+    for example, prompt in zip(examples, prompts, strict=True):
+        if isinstance(prompt, LabError):
+            rejects.add(example.id, prompt)
         else:
             yield example
 
@@ -224,6 +223,8 @@ def _samples(
 def keep(prepared: Prepared, run_dir: Path) -> None:
     """Writes what a reader of the run needs later: the template in force, the test rows, and the
     facts that were trained. Raises StorageError."""
-    store_text(run_dir / TEMPLATE, prepared.template.source)
-    store_text(run_dir / FACTS, json.dumps(sorted(prepared.facts), ensure_ascii=False))
-    data.write_jsonl(prepared.test, run_dir / TEST_ROWS)
+    with refusals(run_dir):
+        facts = json.dumps(sorted(prepared.facts), ensure_ascii=False)
+        (run_dir / TEMPLATE).write_text(prepared.template.source, encoding="utf-8")
+        (run_dir / FACTS).write_text(facts, encoding="utf-8")
+        data.write_jsonl(prepared.test, run_dir / TEST_ROWS)

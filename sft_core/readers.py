@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from sft_core.config import DataConfig
 from sft_core.types import DataError, HubError
 
 SUFFIXES: Final = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 _BATCH: Final = 64
+_HUB_SECONDS: Final = 10.0
+_HUB_BLOCK: Final = 2**18
+"""Bytes that are fetched from the hub at a time."""
 
 
 def read_file(path: Path) -> Iterator[Any]:
@@ -26,43 +30,50 @@ def read_file(path: Path) -> Iterator[Any]:
     DataError where the file is none of these or is damaged."""
     if not path.is_file():
         raise DataError(f"There is no file {path.name}. Check its name, or upload it again.")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = (
-        suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
-    )
     if path.stat().st_size == 0:
         raise DataError(f"{path.name} is empty.")
     try:
-        if kind == ".parquet":
-            yield from _parquet(path)
-            return
-        with _text(path) as file:
-            match kind:
-                case ".json":
-                    yield from _json(file, path.name)
-                case ".jsonl" | ".ndjson":
-                    yield from _jsonl(file, path.name)
-                case ".csv" | ".tsv":
-                    yield from _csv(file, path.name, "\t" if kind == ".tsv" else ",")
-                case _:
-                    raise DataError(
-                        f"{path.name} is no kind of file that the lab reads. Bring JSON, JSONL, "
-                        "CSV or Parquet."
-                    )
+        with path.open("rb") as file:
+            yield from _rows(file, path.name)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not UTF-8 text (byte {error.start}). Save it as UTF-8 and try again."
         ) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read: {error}. Upload it again.") from None
 
 
-@contextmanager
-def _text(path: Path) -> Iterator[IO[str]]:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
+def kind(name: str) -> str:
+    """What a file's name says that it is: its suffix, in lower case, that of compression aside."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _rows(file: IO[bytes], name: str) -> Iterator[Any]:
+    """The rows of an open file, by the kind that its name says."""
+    if kind(name) == ".parquet":
+        yield from _parquet(file, name)
+        return
+    if name.lower().endswith(".gz"):
+        file = cast(IO[bytes], gzip.GzipFile(fileobj=file))
     # A byte order mark, as spreadsheets write it, is no part of the first column's name.
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        yield file
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        match kind(name):
+            case ".json":
+                yield from _json(text, name)
+            case ".jsonl" | ".ndjson":
+                yield from _jsonl(text, name)
+            case ".csv":
+                yield from _csv(text, name, ",")
+            case ".tsv":
+                yield from _csv(text, name, "\t")
+            case _:
+                raise DataError(
+                    f"{name} is no kind of file that the lab reads. Bring JSON, JSONL, CSV or "
+                    "Parquet."
+                )
 
 
 def _json(file: IO[str], name: str) -> Iterator[Any]:
@@ -113,55 +124,73 @@ def _csv(file: IO[str], name: str, delimiter: str) -> Iterator[Any]:
         raise DataError(f"{name} is not CSV: {error} near line {reader.line_num}.") from None
 
 
-def _parquet(path: Path) -> Iterator[Any]:
+def _parquet(source: IO[bytes], name: str) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
-                yield from batch.to_pylist()
+        # Without pre-buffering, a row group is fetched when it is come to and not before.
+        with pyarrow.parquet.ParquetFile(source, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
+                    yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path.name} is not a Parquet file: {str(error)[:120]}") from None
+        raise DataError(f"{name} is not a Parquet file: {str(error)[:120]}") from None
 
 
 # -- the hub ----------------------------------------------------------------------------------
 
 
 def read_hub(config: DataConfig) -> Iterator[Any]:
-    """The rows of a data set on the hub, streamed: only the parts that hold the rows asked for
+    """The rows of a data set on the hub: only the parts of its files that hold the rows asked for
     are fetched. No code of the data set is run. Raises HubError or DataError."""
     import datasets
-    import huggingface_hub.errors as hub
+    import huggingface_hub as hub
 
     name = config.source
-    split = config.split or "train"
     try:
-        yield from datasets.load_dataset(name, config.subset, split=split, streaming=True)
-    except (
-        hub.GatedRepoError,
-        hub.RepositoryNotFoundError,
-        datasets.exceptions.DatasetNotFoundError,
-    ):
+        # Asked once and first: the readers below would try a dead hub for half a minute.
+        hub.HfApi().dataset_info(name, timeout=_HUB_SECONDS)
+        yield from _hub_rows(config)
+    except (hub.errors.GatedRepoError, hub.errors.RepositoryNotFoundError):
         raise HubError(
             f"The hub has no public data set {name!r}. Check the spelling (owner/name); a gated "
             "or private one needs a token in HF_TOKEN."
         ) from None
-    except ValueError as error:
-        raise DataError(_choice(name, split, config, error)) from None
-    except (OSError, hub.HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+    except hub.errors.HFValidationError:
+        raise DataError(
+            f"{name!r} is neither a built-in set, nor a file here, nor a name on the hub, which "
+            "looks like owner/name."
+        ) from None
+    except (OSError, hub.errors.HTTPError, datasets.exceptions.DatasetsError) as error:
         raise HubError(
             f"The hub did not deliver {name!r} ({type(error).__name__}). Check the connection and "
             "try again, or upload a file."
         ) from None
-    except Exception as error:
-        # The hub's clients raise what their HTTP libraries raise; httpx has its own family.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpcore", "aiohttp", "requests"):
-            raise
-        raise HubError(
-            f"The hub does not answer ({type(error).__name__}). Check the connection and try "
-            "again, or upload a file."
-        ) from None
+
+
+def _hub_rows(config: DataConfig) -> Iterator[Any]:
+    """Which files hold a split is for the datasets library to say. They are read here, since its
+    own streaming fetches many megabytes ahead of the first row."""
+    import datasets
+    import huggingface_hub as hub
+
+    name, split = config.source, config.split or "train"
+    try:
+        builder = datasets.load_dataset_builder(name, config.subset)
+        files = list((builder.config.data_files or {}).get(split, ()))
+        readable = files and all(kind(file) in (*SUFFIXES, ".ndjson") for file in files)
+        if not readable:
+            rows = datasets.load_dataset(name, config.subset, split=split, streaming=True)
+    except ValueError as error:
+        raise DataError(_choice(name, split, config, error)) from None
+    if not readable:
+        yield from rows
+        return
+    filesystem = hub.HfFileSystem()
+    for path in files:
+        with filesystem.open(path, "rb", block_size=_HUB_BLOCK) as file:
+            yield from _rows(file, Path(path).name)
 
 
 def _choice(name: str, split: str, config: DataConfig, error: ValueError) -> str:

@@ -61,6 +61,7 @@ class Runs:
     def __init__(self, root: Path, compute: Compute, host: Host = HOST) -> None:
         self.root = root
         self.host = host
+        compute.warm()
         self._queue = JobQueue(compute, host.queue_size)
         self._lock = threading.Lock()
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
@@ -202,7 +203,7 @@ class Runs:
 
     def _settle(self, directory: RunDirectory) -> None:
         """Ends the log of a run that nobody carries out any more."""
-        if not directory.over() and not directory.alive():
+        if not directory.alive() and not directory.over():
             self._end(directory, GONE)
 
     def _end(self, directory: RunDirectory, message: str) -> None:

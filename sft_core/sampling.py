@@ -48,7 +48,7 @@ def penalised(scores: Tensor, read: Sequence[int], penalty: float) -> Tensor:
     ``penalty``, a negative one multiplied (Keskar et al. 2019, CTRL)."""
     if penalty == 1 or not read:
         return scores
-    ids = torch.tensor(read).unique()
+    ids = torch.tensor(sorted(set(read)))
     chosen = scores[ids]
     return scores.index_copy(0, ids, torch.where(chosen < 0, chosen * penalty, chosen / penalty))
 

@@ -1,18 +1,19 @@
-"""The built-in data set: six kinds of task, written here, dealt out deterministically.
+"""The built-in data set: six kinds of task, written here and dealt out from a seed.
 
 ``six_tasks`` gives 160 rows to train on and 40 to be tested by; ``validation_rows`` gives 24
-more to watch the loss on. Every row carries a ``fact``, the piece of knowledge that its answer
-needs. Each of a task's known facts is asked in four phrasings: three are trained, the fourth
-is kept back for the test or for the validation, so that a model gets it right only by reading
-through the wording. The other test rows ask for facts that no training row holds, which a model
-from random weights cannot know; the two are told apart wherever a figure is shown.
+more to watch the loss on. Every row carries its ``fact``, the piece of knowledge that the answer
+needs: the very country, sum, list, story, wish or word. A fact is asked in up to four wordings.
+Three are trained, and the fourth is kept back for the test or for the validation, so 28 of the
+test rows ask in new words for what training holds. The other 12 ask for facts that no training
+row holds, which a model that starts from random weights cannot know.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
 from sft_core.types import Example, Message
@@ -22,11 +23,12 @@ KNOWN_FACTS: Final = 9
 NEW_FACTS: Final = 2
 """Facts of a task that stand in the test alone."""
 VALIDATION: Final = 4
-"""Rows of a task that the eval loss is computed on."""
+"""Rows of a task to watch the loss on; their facts stand in training."""
+WORDINGS: Final = 4
 
 
 class Fact(NamedTuple):
-    """What is asked for (``key``), as it stands in a prompt (``subject``), and the answer."""
+    """What is asked for (``key``), how it stands in a prompt (``subject``), and the answer."""
 
     key: str
     subject: str
@@ -35,21 +37,131 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One kind of task: four phrasings with a ``{}`` for the subject, and facts to choose from.
-
-    ``seen`` of its test rows ask for a fact that training holds in other words.
-    """
+    """One kind of task. ``wordings`` have a ``{}`` for the subject and agree in what stands next
+    to it, which is what lets a small model carry an answer over. ``seen`` of its test rows ask
+    for facts that training holds."""
 
     category: str
-    phrasings: tuple[str, str, str, str]
+    wordings: tuple[str, str, str, str]
     facts: tuple[Fact, ...]
     seen: int
 
+    @property
+    def train(self) -> int:
+        """Rows to train on: with those of the test and two new facts, 200 over six tasks."""
+        return 22 + self.seen
+
+    def ask(self, number: int, fact: Fact, wording: int) -> Example:
+        """One row. Its id tells fact and wording apart: capital-3b is the third capital in the
+        second wording."""
+        return Example(
+            id=f"{self.category}-{number}{'abcd'[wording]}",
+            messages=(
+                Message("user", self.wordings[wording].format(fact.subject)),
+                Message("assistant", fact.answer),
+            ),
+            category=self.category,
+            fact=f"{self.category}: {fact.key}",
+        )
+
+
+class Deal(NamedTuple):
+    """Rows by what they are for."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def six_tasks(seed: int = 42) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """(160 training rows, 40 test rows), the same for a seed on every machine."""
+    deal = _deal(seed)
+    return deal.train, deal.test
+
+
+def validation_rows(seed: int = 42) -> tuple[Example, ...]:
+    """24 rows, four a task, that ask in new words for facts of the training rows of this seed.
+    None of them is a training row or a test row, so the checkpoint with the lowest loss on them
+    is chosen without a look at the test."""
+    return _deal(seed).validation
+
+
+def _deal(seed: int) -> Deal:
+    rng = random.Random(seed)
+    deals = [_deal_task(task, rng) for task in TASKS]
+    return Deal(*(_in_turn(part) for part in zip(*deals, strict=True)))
+
+
+def _deal_task(task: Task, rng: random.Random) -> Deal:
+    facts = list(enumerate(rng.sample(task.facts, KNOWN_FACTS + NEW_FACTS), 1))
+    order = rng.sample(range(WORDINGS), WORDINGS)
+    train: list[Example] = []
+    kept: list[Example] = []
+    for at, (number, fact) in enumerate(facts[:KNOWN_FACTS]):
+        kept_back = order[at % WORDINGS]
+        for wording in range(WORDINGS):
+            rows = kept if wording == kept_back else train
+            rows.append(task.ask(number, fact, wording))
+    unseen = [task.ask(*new, rng.randrange(WORDINGS)) for new in facts[KNOWN_FACTS:]]
+    test = kept[: task.seen] + unseen
+    for part in (train, test):
+        rng.shuffle(part)
+    return Deal(
+        tuple(train[: task.train]), tuple(kept[task.seen : task.seen + VALIDATION]), tuple(test)
+    )
+
+
+def _in_turn(parts: Iterable[tuple[Example, ...]]) -> tuple[Example, ...]:
+    """One row of each task, then the next of each, so that the first few rows cover all six."""
+    return tuple(row for row in chain.from_iterable(zip_longest(*parts)) if row is not None)
+
+
+# -- the facts --------------------------------------------------------------------------------
+
+
+def _pairs(answers: Mapping[str, str]) -> tuple[Fact, ...]:
+    """Facts whose subject is their own name."""
+    return tuple(Fact(subject, subject, answer) for subject, answer in answers.items())
+
 
 _CAPITALS: Final = {
-    "Austria": "Vienna", "Brazil": "Brasilia", "Canada": "Ottawa", "Denmark": "Copenhagen", "Egypt": "Cairo", "France": "Paris",
-    "Ghana": "Accra", "Hungary": "Budapest", "Italy": "Rome", "Japan": "Tokyo", "Kenya": "Nairobi", "Latvia": "Riga", "Mongolia": "Ulaanbaatar",
-    "Norway": "Oslo", "Peru": "Lima", "Spain": "Madrid", "Tunisia": "Tunis", "Uruguay": "Montevideo",
+    "Austria": "Vienna.",
+    "Brazil": "Brasilia.",
+    "Canada": "Ottawa.",
+    "Denmark": "Copenhagen.",
+    "Egypt": "Cairo.",
+    "France": "Paris.",
+    "Greece": "Athens.",
+    "Hungary": "Budapest.",
+    "Italy": "Rome.",
+    "Japan": "Tokyo.",
+    "Kenya": "Nairobi.",
+    "Latvia": "Riga.",
+    "Morocco": "Rabat.",
+    "Norway": "Oslo.",
+    "Peru": "Lima.",
+    "Sweden": "Stockholm.",
+    "Thailand": "Bangkok.",
+    "Vietnam": "Hanoi.",
+}
+
+_SUMS: Final = {
+    "12 + 9": "21",
+    "23 + 14": "37",
+    "31 - 5": "26",
+    "34 + 18": "52",
+    "40 - 17": "23",
+    "45 + 6": "51",
+    "52 - 13": "39",
+    "56 + 28": "84",
+    "61 - 22": "39",
+    "63 + 7": "70",
+    "68 - 30": "38",
+    "70 + 19": "89",
+    "77 - 8": "69",
+    "81 + 15": "96",
+    "84 - 26": "58",
+    "95 - 11": "84",
 }
 
 _LISTS: Final = {
@@ -63,114 +175,132 @@ _LISTS: Final = {
     "Buses stop at the zoo, the mill and the port.": "zoo, mill, port",
     "His box holds a saw, a nail and a drill.": "saw, nail, drill",
     "They speak Thai, Greek and Welsh.": "Thai, Greek, Welsh",
-    "I saw an owl, a fox and two bats.": "owl, fox, bats",
+    "I saw an owl, a fox and a bat.": "owl, fox, bat",
     "Bring bread, cheese and olives.": "bread, cheese, olives",
     "The band has a harp, a drum and a horn.": "harp, drum, horn",
     "He wore boots, a scarf and gloves.": "boots, scarf, gloves",
-    "Pack a tent, a stove and matches.": "tent, stove, matches",
+    "Buy a tent, a stove and matches.": "tent, stove, matches",
 }
 
-_SUMMARIES: Final = {
-    "late train": ("The train was late. Ana missed the film.", "A late train cost Ana the film."),
-    "lost key": ("Tom lost his key. He slept next door.", "Tom was locked out."),
-    "rain": ("It rained all day. The match was called off.", "Rain stopped the match."),
+_STORIES: Final = {
     "bakery": ("The bakery opened at six. By eight all was sold.", "The bakery sold out early."),
-    "garden": ("Lea sowed beans in May. In July she ate them.", "Lea grew beans and ate them."),
-    "bridge": ("The bridge cracked. Cars now take the ferry.", "Cars must go by sea."),
-    "dog": ("Our dog ran off. A boy brought him home.", "Our lost dog was found."),
-    "power cut": ("A storm cut the power. We read by candle.", "We sat in the dark."),
-    "school": ("The school needed books. Parents gave 300.", "Parents gave the school books."),
-    "ship": ("Fog hid the coast. The ship waited outside.", "Fog kept the ship out of port."),
+    "bees": ("Frost killed the buds. The bees went hungry.", "Frost starved the bees."),
+    "bridge": ("A crack closed the bridge. Cars use the ferry.", "Cars must go by ferry."),
+    "choir": ("The choir sang twice. The hall stood and cheered.", "The choir was a triumph."),
+    "dog": ("Our dog ran off. A boy brought him home.", "A boy found our dog."),
+    "garden": ("Lea sowed beans in May. In July she ate them.", "Lea grew and ate beans."),
+    "key": ("Tom lost his key. He slept next door.", "Tom was locked out."),
+    "market": ("Fish cost too much today. Most bought eggs.", "Dear fish made people buy eggs."),
+    "match": ("It rained all day. They called off the match.", "Rain stopped the match."),
     "museum": ("Entry was free. The queue went round the block.", "Free entry drew a crowd."),
     "phone": ("Ben dropped his phone. Its glass broke.", "Ben broke his phone."),
-    "snow": ("Snow fell at night. The pass is shut.", "Snow has closed the pass."),
-    "choir": ("The choir sang twice. The hall stood and cheered.", "The choir was a triumph."),
-    "bees": ("Frost killed the buds. The bees went hungry.", "Frost starved the bees."),
-    "market": ("Fish was dear today. Most people bought eggs.", "Dear fish sold the eggs."),
+    "power": ("The storm cut the power. We read by candle.", "The storm left us in the dark."),
+    "school": ("The school needed books. Parents gave 300.", "Parents gave the school books."),
+    "ship": ("Fog hid the coast. The ship waited outside.", "Fog kept the ship out."),
+    "snow": ("Snow fell at night. The pass is shut.", "Snow has shut the pass."),
+    "train": ("The train was late. Ana missed the film.", "A late train cost Ana the film."),
 }
 
-_PRINT: Final = ("hello", "thanks", "welcome", "sunrise", "maybe", "bravo", "ready", "encore")
-_SORT: Final = ("ages", "cities", "dates", "files", "grades", "prices", "lengths", "orders")
+_CODE: Final = {
+    "print hello": 'print("hello")',
+    "print good night": 'print("good night")',
+    "print the year": "print(year)",
+    "print every name": "print(*names)",
+    "print a blank line": "print()",
+    "print twice nine": "print(2 * 9)",
+    "print the last word": "print(words[-1])",
+    "print a row of stars": 'print("*" * 10)',
+    "print the sum of prices": "print(sum(prices))",
+    "sort the ages": "ages.sort()",
+    "sort words by length": "words.sort(key=len)",
+    "sort the letters of text": "sorted(text)",
+    "sort a copy of scores": "sorted(scores)",
+    "sort dates backwards": "sorted(dates)[::-1]",
+    "sort and drop doubles": "sorted(set(items))",
+    "sort the keys of a table": "sorted(table)",
+}
 
-_DEFINITIONS: Final = {
-    "atlas": "A book of maps.",
-    "blizzard": "A storm of snow and wind.",
-    "comet": "A ball of ice with a tail.",
-    "delta": "Land where a river meets the sea.",
-    "fjord": "A deep bay between cliffs.",
-    "glacier": "A slow river of ice.",
-    "haiku": "A poem of three lines.",
-    "island": "Land with water all round.",
-    "kiln": "An oven for clay.",
-    "ledger": "A record of money in and out.",
+_WORDS: Final = {
+    "avalanche": "Snow rushing down a slope.",
+    "blizzard": "A storm of snow.",
+    "compass": "A needle that points north.",
+    "drought": "A long time without rain.",
+    "eclipse": "A shadow on the sun.",
+    "fountain": "Water that leaps for show.",
+    "glacier": "A river of ice.",
+    "hourglass": "A clock that runs on sand.",
+    "lighthouse": "A tower that guides ships.",
     "mosaic": "A picture made of small stones.",
-    "nectar": "The sweet juice of a flower.",
+    "notebook": "Blank pages to write in.",
     "orchard": "A field of fruit trees.",
-    "pollen": "The fine dust that flowers make.",
-    "quorum": "The fewest people who may vote.",
-    "tundra": "Cold land without trees.",
-    "vaccine": "Training for the body's defences.",
+    "peninsula": "Land with sea on three sides.",
+    "quarry": "A pit where stone is cut.",
+    "rainbow": "Sunlight split by rain.",
+    "telescope": "A tube for seeing far.",
+    "umbrella": "A roof that you carry.",
+    "volcano": "A mountain that spits fire.",
 }
 
-
-def _capital() -> Task:
-    return Task("capital",
-        ("What is the capital of {}?", "Name the capital of {}.", "Which city is the capital of {}?", "Tell me the capital of {}."),
-        tuple(Fact(country, country, f"{city}.") for country, city in _CAPITALS.items()), seen=5)
-
-
-def _arithmetic(rng: random.Random) -> Task:
-    first = rng.sample(range(11, 60), 11); second=rng.sample(range(2,30),11)
-    facts = []
-    for a, b in zip(first,second):
-        facts.append(Fact(f"{a}+{b}", f"{a} + {b}", f"{a + b}"))
-    return Task("arithmetic", ("What is {}?", "Work out {}.", "How much is {}?", "Give the result of {}."), tuple(facts), seen=5)
-
-
-def _list() -> Task:
-    return Task("list", ("List the items: {}", "Which items are named? {}", "Name each thing. {}", "Extract the items. {}"),
-        tuple(Fact(items, text, items) for text, items in _LISTS.items()), seen=5)
-
-
-def _summary() -> Task:
-    return Task("summary",
-        ("Sum up in one sentence: {}", "Put this in one sentence. {}", "Summarise: {}", "What happened? {}"),
-        tuple(Fact(topic, text, summary) for topic, (text, summary) in _SUMMARIES.items()), seen=5)
-
-
-def _code() -> Task:
-    return Task("code",
-        ("Write Python to {}.", "In Python, how do I {}?", "Show me code to {}.", "One line of Python, please: {}."),
-        (*(Fact(f"print {w}", f"print {w}", f'print("{w}")') for w in _PRINT), *(Fact(f"sort {w}", f"sort {w}", f"{w}.sort()") for w in _SORT)), seen=4)
-
-
-def _definition() -> Task:
-    return Task("definition",
-        ("Define the word {}.", "What is meant by {}?", "Explain the term {}.", "Give the meaning of {}."),
-        tuple(Fact(word, word, meaning) for word, meaning in _DEFINITIONS.items()), seen=4)
-
-
-def _deal(seed):
-    rng = random.Random(seed)
-    train, val, test = [], [], []
-    for task in (_capital(), _arithmetic(rng), _list(), _summary(), _code(), _definition()):
-        facts = rng.sample(task.facts, KNOWN_FACTS + NEW_FACTS)
-        known, new = facts[:KNOWN_FACTS], facts[KNOWN_FACTS:]
-        order = rng.sample(range(4), 4)
-        want = 22 + task.seen
-        for at, fact in enumerate(known):
-            kept = order[at % 4]
-            rows = [(p, fact) for i, p in enumerate(task.phrasings) if i != kept]
-            (test if at < task.seen else val if at < task.seen + VALIDATION else []).append((task, task.phrasings[kept], fact))
-            if at == KNOWN_FACTS - 1: rows = rows[:3 - (KNOWN_FACTS*3 - want)]
-            train += [(task, *r) for r in rows]
-        for fact in new:
-            test.append((task, rng.choice(task.phrasings), fact))
-    for part in (train, val, test): rng.shuffle(part)
-    return train, val, test
-
-def make(part):
-    return tuple(Example(f"{t.category}-{n}", (Message("user", p.format(f.subject)), Message("assistant", f.answer)), category=t.category, fact=f"{t.category}:{f.key}") for n,(t,p,f) in enumerate(part))
-def six_tasks(seed=42):
-    tr,v,te=_deal(seed); return make(tr), make(te)
-def validation_rows(seed=42): return make(_deal(seed)[1])
+TASKS: Final = (
+    Task(
+        "capital",
+        (
+            "What is the capital of {}?",
+            "Name the capital of {}.",
+            "Which city is the capital of {}?",
+            "Tell me the capital of {}.",
+        ),
+        _pairs(_CAPITALS),
+        seen=5,
+    ),
+    Task(
+        "arithmetic",
+        ("What is {}?", "Work out {}.", "How much is {}?", "Give the result of {}."),
+        _pairs(_SUMS),
+        seen=5,
+    ),
+    Task(
+        "list",
+        (
+            "List the items: {}",
+            "Which items are named? {}",
+            "Name each thing. {}",
+            "Extract the items. {}",
+        ),
+        tuple(Fact(items, text, items) for text, items in _LISTS.items()),
+        seen=5,
+    ),
+    Task(
+        "summary",
+        (
+            "Sum up in one sentence: {}",
+            "Put this in one sentence. {}",
+            "Summarise: {}",
+            "What happened? {}",
+        ),
+        tuple(Fact(topic, story, short) for topic, (story, short) in _STORIES.items()),
+        seen=5,
+    ),
+    Task(
+        "code",
+        (
+            "Write Python to {}.",
+            "How do I use Python to {}?",
+            "Show me Python to {}.",
+            "I need a line of Python to {}.",
+        ),
+        _pairs(_CODE),
+        seen=4,
+    ),
+    Task(
+        "definition",
+        (
+            "Define the word {}.",
+            "What is meant by the word {}?",
+            "Explain the word {}.",
+            "Give the meaning of the word {}.",
+        ),
+        _pairs(_WORDS),
+        seen=4,
+    ),
+)

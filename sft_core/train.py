@@ -16,7 +16,8 @@ from accelerate.utils import set_seed
 
 from sft_core.batch import Plan
 from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
-from sft_core.config import LabConfig
+from sft_core.config import LabConfig, TrainOn
+from sft_core.encode import end_of_turn
 from sft_core.evaluate import grade
 from sft_core.events import (
     CheckpointSaved,
@@ -98,6 +99,7 @@ class _Run:
         self.config, self.run_dir, self.run = config, run_dir, run
         self.prepared, self.opened, self.learner, self.brake = prepared, opened, learner, brake
         self.voice = Voice(Side.TUNED, learner.bare, opened.tokenizer, opened.context)
+        self.end = end_of_turn(prepared.template, opened.tokenizer)
         self.stops = stop_sequences(prepared.template, opened.tokenizer)
         self.clock, self.meter = Clock(), Meter()
         self.rhythm = Rhythm()
@@ -210,11 +212,18 @@ class _Run:
                 message=f"The warm-up of {wanted} steps is cut to {warmup}, half of this run's "
                 f"{total}.",
             )
-        if not self.stops:
+        policy = self.config.policy
+        if not self.end:
             yield Warned(
                 code="no-end",
-                message="The template ends no answer with a token, so the model will not learn "
-                "to stop. Choose a template that prints one after each answer.",
+                message="The template prints nothing after an answer, so the model will not learn "
+                "to stop. Choose one that ends each answer with a token of its own.",
+            )
+        elif not policy.end_of_turn and policy.train_on is not TrainOn.ALL:
+            yield Warned(
+                code="no-end",
+                message="The mask policy leaves ends of turn out, so the model will not learn to "
+                "stop. Turn policy.end_of_turn on.",
             )
 
     def _logged(self, learnt: Learnt) -> StepLogged:
@@ -349,8 +358,8 @@ class _Run:
         yield CheckpointSaved(step=self.step, path=MODEL, eval_loss=loss)
 
     def _write(self, folder: Path) -> None:
-        end = self.stops[0] if self.stops else ()
-        save(self.learner.bare, self.opened.tokenizer, self.prepared.template, folder, end)
+        template = self.prepared.template
+        save(self.learner.bare, self.opened.tokenizer, template, folder, self.end)
 
     def _kept(self) -> str:
         if self.saved is None:

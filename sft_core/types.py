@@ -234,7 +234,8 @@ class Rendered:
 
     ``roles[i]`` and ``weights[i]`` are those of message i, so that encoding needs nothing else.
     ``method`` says how the spans were found: "provenance", or "prefix" where the template
-    defeated it and checked prefixes were used.
+    defeated it and checked prefixes were used. ``literals`` are the stretches of content that
+    the template itself printed, such as what opens a tool call: special tokens in them are real.
     """
 
     text: str
@@ -242,6 +243,7 @@ class Rendered:
     roles: tuple[str, ...]
     weights: tuple[int | None, ...]
     method: str = "provenance"
+    literals: tuple[tuple[int, int], ...] = ()
 
     def answer_starts(self) -> tuple[tuple[int, int], ...]:
         """(message, position) for each assistant turn: where its answer begins, which is where

@@ -7,13 +7,14 @@ what a package brings is unpacked once into the lab's own.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -281,7 +282,8 @@ def _dequantised(file: Path) -> PreTrainedModel:
     from transformers import GgufConfig
 
     try:
-        with quiet():
+        # Its progress bar is printed past all of transformers' own settings.
+        with quiet(), redirect_stderr(io.StringIO()):
             return AutoModelForCausalLM.from_pretrained(
                 str(file.parent),
                 gguf_file=file.name,

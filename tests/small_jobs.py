@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sft_core.compute import Compute, Job
-from sft_core.events import Event, PhaseEntered
+from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TrainConfig
+from sft_core.events import Event, PhaseEntered, RunFinished
+from sft_core.rundir import RunDirectory, execute
 
 WAIT = 60.0
 
@@ -98,3 +100,21 @@ def wait_for(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def tiny(**train: Any) -> LabConfig:
+    """A run of a few seconds: real rows, a real model, too small to learn much."""
+    settings = {"max_steps": 6, "batch_size": 4, "eval_every": 3, "sample_every": 0, **train}
+    return LabConfig(
+        model=ModelConfig(width=16, depth=1, heads=2),
+        train=TrainConfig(**settings),
+        generate=GenerateConfig(max_new_tokens=4),
+    )
+
+
+def trained(folder: Path, **train: Any) -> RunDirectory:
+    """A finished run, trained here."""
+    directory = RunDirectory.create(folder, tiny(**train))
+    events = list(execute(directory.config(), directory))
+    assert isinstance(events[-1], RunFinished), events[-1]
+    return directory

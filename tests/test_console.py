@@ -123,6 +123,11 @@ def test_answers_stand_beside_each_other() -> None:
     assert any("[cut off after 3 tokens]" in line for line in shown)
 
 
+@pytest.mark.parametrize(("text", "shown"), [("", "(nothing)"), ("  \n", "(3 characters of white")])
+def test_an_answer_that_cannot_be_seen_is_told(text: str, shown: str) -> None:
+    assert shown in beside("Hi", {Side.BASE: answer(Side.BASE, text, stopped=False)})
+
+
 def test_a_model_cannot_steer_the_terminal() -> None:
     assert (
         printable("a\x1b[2Jb\rc\nd\te")

@@ -176,7 +176,6 @@ def test_a_broken_off_stop_sequence_is_shown_after_all() -> None:
 
 
 def test_a_request_to_stop_is_heard_within_a_token() -> None:
-    opened, template = memorised()
     asked_so_far = 0
 
     def stop() -> bool:

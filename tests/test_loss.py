@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sft_core.batch import collate
 from sft_core.loss import (
@@ -261,7 +261,3 @@ def test_a_mean_of_means_would_not() -> None:
         (token_mean_loss(model(batch.input_ids).logits, batch.labels) / 2).backward()
     mean_of_means = gradients(model)
     assert not all(torch.allclose(whole[n], mean_of_means[n], atol=1e-5, rtol=0) for n in whole)
-
-
-def test_the_tiny_model_is_a_standard_one() -> None:
-    assert isinstance(tiny_model().config, LlamaConfig)

@@ -53,7 +53,9 @@ def test_a_model_from_random_weights_has_the_shape_that_was_asked_for() -> None:
     config = opened.model.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (64, 2, 4)
     assert (opened.context, opened.tokenizer.vocab_size, config.vocab_size) == (128, 260, 260)
-    assert opened.parameters == opened.trainable == sum(p.numel() for p in opened.model.parameters())
+    assert (
+        opened.parameters == opened.trainable == sum(p.numel() for p in opened.model.parameters())
+    )
     assert (config.eos_token_id, config.pad_token_id) == (259, 258)
 
 
@@ -168,9 +170,7 @@ def test_added_tokens_start_as_the_mean_and_leave_the_others_alone(
     assert torch.allclose(logits(opened.model)[..., :260], logits(before), atol=1e-5)
 
 
-def test_growing_is_silent(
-    saved: tuple[Path, Opened], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_growing_is_silent(saved: tuple[Path, Opened], capfd: pytest.CaptureFixture[str]) -> None:
     open_model(ModelConfig(name=str(saved[0])), preset("chatml"), seed=0)
     assert capfd.readouterr() == ("", "")
 

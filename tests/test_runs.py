@@ -14,20 +14,35 @@ from pathlib import Path
 
 import pytest
 
-from sft_core.config import LabConfig, TrainConfig
-from sft_core.events import Event, PhaseEntered, RunFinished, RunQueued, RunStatus
+from sft_core.config import DataConfig, GenerateConfig, LabConfig, TrainConfig
+from sft_core.events import (
+    Answered,
+    CheckpointSaved,
+    Event,
+    PhaseEntered,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunQueued,
+    RunStarted,
+    RunStatus,
+    Side,
+    StepLogged,
+)
+from sft_core.jobs import CompareJob
 from sft_core.rundir import RunDirectory
 from sft_core.runs import Runs, new_id
 from sft_core.settings import Host
 from sft_core.types import (
     BusyError,
     LimitError,
+    Message,
     RunNotFoundError,
     StorageError,
     WorkerDiedError,
 )
 from sft_core.worker import ProcessCompute
-from tests.small_jobs import WAIT, Count, Facts, phases, wait_for
+from tests.small_jobs import WAIT, Count, Facts, phases, tiny, wait_for
 
 HOST = Host.from_environment({})
 END = RunFinished(step=1, restored_step=1, seconds=1.0, run_dir="r")
@@ -46,6 +61,7 @@ class Shared(ProcessCompute):
 
     def __init__(self, process: ProcessCompute) -> None:
         self.conduct = process.conduct  # type: ignore[method-assign]
+        self.warm = process.warm  # type: ignore[method-assign]
 
     def close(self) -> None:
         pass
@@ -212,6 +228,79 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
         runs.start(LabConfig())
     assert len(phases(runs.ask(Facts()))) == 4
     runs.close()
+
+
+# -- runs that train --------------------------------------------------------------------------
+
+LONG = tiny(max_steps=50_000, eval_every=0)
+GREETING = ((Message("user", "What is the capital of Peru?"),),)
+
+
+def until(runs: Runs, run: str, kind: type[Event]) -> None:
+    wait_for(lambda: runs.record(run).last(kind) is not None or runs.record(run).status.over)
+    assert runs.record(run).last(kind), runs.record(run).events[-1]
+
+
+def answers(runs: Runs, directory: RunDirectory) -> list[Answered]:
+    job = CompareJob(directory.path, LabConfig(), GREETING, GenerateConfig(max_new_tokens=3))
+    return [event for event in runs.ask(job) if isinstance(event, Answered)]
+
+
+def test_a_run_goes_on_without_a_listener_to_its_end(runs: Runs) -> None:
+    run = runs.start(tiny())
+    wait_for(lambda: RunDirectory(runs.root / run).over())
+    record = runs.record(run)
+    assert record.status is RunStatus.FINISHED
+    assert [event.step for event in record.of(StepLogged)] == [1, 2, 3, 4, 5, 6]
+    assert {answer.side for answer in answers(runs, runs.directory(run))} == set(Side)
+
+
+def test_a_killed_process_leaves_a_run_that_opens(runs: Runs, process: ProcessCompute) -> None:
+    run = runs.start(LONG)
+    until(runs, run, CheckpointSaved)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: runs.record(run).status.over)
+    end = runs.record(run).last(RunInterrupted)
+    assert end
+    assert "memory ran out" in end.message
+    assert runs.directory(run).read().events == runs.record(run).events
+    assert {answer.side for answer in answers(runs, runs.directory(run))} == set(Side)
+
+
+@pytest.mark.parametrize("stage", [RunQueued, PhaseEntered, RunStarted, StepLogged])
+def test_a_stop_gets_through_at_every_stage(runs: Runs, stage: type[Event]) -> None:
+    run = runs.start(replace(LONG, train=replace(LONG.train, eval_every=1)))
+    until(runs, run, stage)
+    asked = time.monotonic()
+    runs.stop(run)
+    wait_for(lambda: runs.record(run).status.over)
+    assert time.monotonic() - asked < 3.0
+    assert runs.record(run).status is RunStatus.STOPPED
+    wait_for(lambda: runs.waiting() == 0)
+    if stage is StepLogged:
+        assert len(answers(runs, runs.directory(run))) == 2
+
+
+def test_a_stop_gets_through_while_answers_are_scored(runs: Runs) -> None:
+    slow = replace(LONG, generate=GenerateConfig(max_new_tokens=200))
+    run = runs.start(replace(slow, train=replace(slow.train, score_every=1)))
+    until(runs, run, PhaseEntered)
+    wait_for(lambda: "Asking 40 test rows" in phases(runs.record(run).events))
+    asked = time.monotonic()
+    runs.stop(run)
+    wait_for(lambda: runs.record(run).status.over)
+    assert time.monotonic() - asked < 3.0
+    assert runs.record(run).status is RunStatus.STOPPED
+
+
+def test_a_run_that_fails_says_why(runs: Runs, tmp_path: Path) -> None:
+    run = runs.start(replace(LONG, data=DataConfig(source=str(tmp_path / "nothing.jsonl"))))
+    wait_for(lambda: runs.record(run).status.over)
+    end = runs.record(run).last(RunFailed)
+    assert end
+    assert end.kind == "DataError"
+    assert "nothing.jsonl" in end.message
 
 
 # -- runs on disk -----------------------------------------------------------------------------

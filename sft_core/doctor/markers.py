@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from sft_core import templates
 from sft_core.doctor.case import Case, Found
-from sft_core.encode import is_one_token
+from sft_core.encode import missing_tokens
 from sft_core.types import Finding, Region, Severity
 
 
 def split_markers(case: Case) -> Found:
     split = {
         marker: places
-        for marker in templates.markers(case.template.source)
-        if not is_one_token(marker, case.tokenizer) and (places := _printed(case, marker))
+        for marker in missing_tokens(case.template, case.tokenizer)
+        if (places := _printed(case, marker))
     }
     if split:
         positions = {

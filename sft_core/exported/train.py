@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, Any]
@@ -40,6 +40,7 @@ def main() -> None:
     settings = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
     steps = read("steps.jsonl")[: arguments.steps]
     model = train(settings, steps)
+    model.generation_config = GenerationConfig.from_pretrained(HERE / "model")
     model.save_pretrained(arguments.out)
     AutoTokenizer.from_pretrained(HERE / "model").save_pretrained(arguments.out)
     print(f"saved in {arguments.out}")
@@ -88,23 +89,23 @@ def step(model: Any, micro_batches: list[list[Row]], settings: dict[str, Any]) -
     """Adds up the gradients of one optimiser step. Its loss is the sum over all trained tokens
     divided by their number, however the rows are split."""
     model.train()
-    trained = sum(
+    trained: int = sum(
         label != -100 for rows in micro_batches for row in rows for label in row["labels"]
     )
     total = 0.0
     for rows in micro_batches:
-        loss = summed(model, rows, settings) / trained
+        loss: Any = summed(model, rows, settings) / trained
         loss.backward()
-        total += loss.item()
+        total += float(loss.detach())
     return total
 
 
 @torch.no_grad()
 def evaluate(model: Any, rows: list[Row], size: int, settings: dict[str, Any]) -> float:
     model.eval()
-    trained = sum(label != -100 for row in rows for label in row["labels"])
+    trained: int = sum(label != -100 for row in rows for label in row["labels"])
     batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-    return sum(summed(model, batch, settings).item() for batch in batches) / trained
+    return sum(float(summed(model, batch, settings)) for batch in batches) / trained
 
 
 def summed(model: Any, rows: list[Row], settings: dict[str, Any]) -> torch.Tensor:

@@ -35,21 +35,22 @@ _FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read(folder: Path, name: str | None = None) -> Tokenizer:
-    """The tokenizer of a folder. Raises TokenizerError."""
+    """The tokenizer of a folder; ``name`` is what a person calls it. Raises TokenizerError."""
+    name = name or folder.name
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise TokenizerError(_without_file(folder))
+        raise TokenizerError(_without_file(folder, name))
     config = _json(folder / "tokenizer_config.json")
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # noqa: BLE001  (the backend raises nothing narrower)
         raise TokenizerError(
-            f"{file} is not a tokenizer that can be read ({error}). "
+            f"The tokenizer.json of {name} cannot be read ({error}). "
             "Save it again with save_pretrained of a current transformers."
         ) from None
     _add_missing(backend, config)
     return Tokenizer(
-        name or folder.name,
+        name,
         backend,
         _special_tokens(folder, config, backend),
         _chat_templates(folder, config),
@@ -57,13 +58,17 @@ def read(folder: Path, name: str | None = None) -> Tokenizer:
     )
 
 
-def _without_file(folder: Path) -> str:
+def _without_file(folder: Path, name: str) -> str:
     if any(path for pattern in _SLOW for path in folder.glob(pattern)):
         return (
-            f"{folder} holds a tokenizer in an older form, without a tokenizer.json. Convert it "
-            "once: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+            f"{name} holds a tokenizer in an older form, without a tokenizer.json. Convert it "
+            f'once: AutoTokenizer.from_pretrained("{name}").save_pretrained("a-folder"), and name '
+            "that folder."
         )
-    return f"{folder} holds no tokenizer.json. Name the folder that save_pretrained wrote."
+    return (
+        f"{name} has no tokenizer.json. Name a folder that save_pretrained of transformers wrote, "
+        "or a model on the hub that has this file."
+    )
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def fetch(repository: str, revision: str | None = None) -> Path:
         ) from None
     except errors.LocalEntryNotFoundError:
         return _cached(repository, revision)
-    except OSError as error:  # what httpx and the hub raise, and a full disk
+    # An overloaded hub, a broken line, a proxy, a full disk.
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         raise HubError(
             f"The tokenizer of {repository} could not be fetched: {_first_line(error)}. "
             f"Try again later. {_NO_HUB_NEEDED}"

@@ -154,15 +154,17 @@ def _offsets(
 
 
 def _with_composed(text: str, offsets: list[Range], end: int) -> list[Range]:
-    """Let a token that holds a composed character (e + accent -> é) own all of its characters:
-    backends map it to the first one only."""
-    following = [start for start, _ in offsets[1:]] + [end]
-    longer = {
-        b: nxt
-        for (_, b), nxt in zip(offsets, following, strict=True)
-        if b < nxt and _composed(text[b - 1 : nxt])
-    }
-    return [(a, longer.get(b, b)) for a, b in offsets] if longer else offsets
+    """Let a token that ends in a composed character (e + accent -> \u00e9) own all of it: backends
+    map what was composed to its first character only."""
+    starts = {start for start, _ in offsets}
+
+    def whole(b: int) -> int:
+        after = b
+        while after < end and after not in starts and _composed(text[b - 1 : after + 1]):
+            after += 1
+        return after
+
+    return [(a, whole(b) if b and text[b : b + 1] > "\x7f" else b) for a, b in offsets]
 
 
 def _composed(characters: str) -> bool:

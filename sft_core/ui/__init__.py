@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
+from contextlib import suppress
 from typing import Any, Final
 
 import gradio as gr
 
+from sft_core import sandbox
 from sft_core.config import LabConfig
 from sft_core.runs import Runs
 from sft_core.settings import HOST
+from sft_core.types import Example, LabError, Message, Template
 from sft_core.ui import (
     compare,
     data_panel,
@@ -21,6 +25,7 @@ from sft_core.ui import (
     train,
 )
 from sft_core.ui.look import look
+from sft_core.ui.parts import next_steps
 from sft_core.ui.session import Pick, rows_of
 from sft_core.ui.theme import theme
 from sft_core.ui.view import script, stylesheets
@@ -53,8 +58,10 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
             with gr.Tab("Data & Template", id="data", elem_id="tab-data"):
                 data = data_panel.build(config.data)
                 template = template_panel.build(config, seen)
+                next_steps(("tokens", "Look at its tokens"), ("train", "Train on these rows"))
             with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens"):
                 inspector = tokens.build(rows, seen)
+                next_steps(("train", "Train on these rows"))
             with gr.Tab("Train", id="train", elem_id="tab-train"):
                 training = train.build(config, rows)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
@@ -71,8 +78,15 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
             own_runs=gr.BrowserState([], storage_key="sft-lab-runs", secret="sft-lab"),
         )
         wire(page, runs, blocks)
+    threading.Thread(target=warm, name="warm", daemon=True).start()
     blocks.queue(max_size=HOST.sessions, default_concurrency_limit=None)
     return blocks, options()
+
+
+def warm() -> None:
+    """Starts the process in which templates render, so that the first keystroke does not wait."""
+    with suppress(LabError):
+        sandbox.render(Template("warm", "{{ messages }}"), Example("warm", (Message("user"),)), {})
 
 
 def options() -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,12 +13,19 @@ from sft_core import data
 from sft_core.config import DataConfig
 from sft_core.settings import HOST
 from sft_core.types import LabError
-from sft_core.ui.data_view import builder_value, places, reading_value, rows_value
+from sft_core.ui.data_view import (
+    builder_value,
+    places,
+    reading_value,
+    rows_value,
+    unread_value,
+)
 from sft_core.ui.fields import Fields
 from sft_core.ui.parts import LIGHT, heading
 from sft_core.ui.session import (
     PARTS,
     Pick,
+    check_source,
     optional_whole,
     parse,
     rows_of,
@@ -45,9 +53,9 @@ class Source:
     seed: float | None = 42
     reading: str = ""
 
-    def config(self) -> DataConfig | None:
+    def config(self, previous: DataConfig) -> DataConfig | None:
         """None while there is nothing to load yet. Raises ConfigError."""
-        place = {BUILT_IN: self.built_in, UPLOAD: self.file, HUB: self.address.strip()}[self.kind]
+        place = self.place(previous)
         if not place:
             return None
         hub = self.kind == HUB
@@ -61,6 +69,16 @@ class Source:
             test_rows=whole(self.test_rows, "Held-out rows"),
             seed=whole(self.seed, "Seed"),
         )
+
+    def place(self, previous: DataConfig) -> str:
+        """Where the rows come from; a file that a link brought along needs no new upload."""
+        match self.kind:
+            case "upload":
+                kept = previous.source if Path(previous.source).is_absolute() else ""
+                return self.file or kept
+            case "hub":
+                return self.address.strip()
+        return self.built_in
 
     def _columns(self, place: str) -> Mapping[str, str]:
         """The corrected mapping, as long as it belongs to this source."""
@@ -79,7 +97,7 @@ class Panel:
     reading: gr.HTML
     rows: gr.HTML
     load: gr.Button
-    triggers: list[Any] = field(default_factory=list)
+    boxes: tuple[gr.Column, gr.Column, gr.Column]
 
 
 # -- handlers --------------------------------------------------------------------------------
@@ -89,24 +107,44 @@ def load(source: Source, previous: DataConfig) -> tuple[Any, ...]:
     """-> (data configuration, chosen row, reading, rows, builder). A source that cannot be read
     leaves what was loaded as it is and says why."""
     try:
-        config = source.config()
-        if config is None or config == previous:
-            return (gr.skip(),) * 5
-        rows = rows_of(config)
-        first = next((pick for pick in places(rows, "all")), None)
-        example = rows.at(first) if first else None
-        if first is None or example is None:
-            raise LabError("The data set has no usable row. The list says what is wrong with each.")
+        config = source.config(previous)
     except LabError as error:
-        value = {"source": source.address or source.file or "", "error": sentence(error)}
-        return gr.skip(), gr.skip(), dumps(value), gr.skip(), gr.skip()
+        return _unread(unread_value(source.place(previous), {}, (), sentence(error)))
+    if config is None or config == previous:
+        return (gr.skip(),) * 5
+    try:
+        return loaded(config)
+    except LabError as error:
+        available = _columns(config)
+        return _unread(unread_value(config.source, config.columns, available, sentence(error)))
+
+
+def loaded(config: DataConfig) -> tuple[Any, ...]:
+    """What ``load`` gives for rows that can be read. Raises LabError."""
+    rows = rows_of(config)
+    first = places(rows, "all")[0]
+    example = rows.at(first)
+    assert example is not None
     return (
         config,
         first,
         dumps(reading_value(config, rows)),
-        dumps(rows_value(rows, "train" if rows.splits.train else "all", 0, first)),
+        dumps(rows_value(rows, first.part, 0, first)),
         dumps(builder_value(example)),
     )
+
+
+def _unread(value: dict[str, Any]) -> tuple[Any, ...]:
+    return gr.skip(), gr.skip(), dumps(value), gr.skip(), gr.skip()
+
+
+def _columns(config: DataConfig) -> tuple[str, ...]:
+    """The source's columns, where it can be read at all."""
+    try:
+        check_source(config.source)
+        return data.columns(config)
+    except LabError:
+        return ()
 
 
 def turn_page(config: DataConfig, pick: Pick, asked: dict[str, Any]) -> str:
@@ -143,7 +181,7 @@ def build(config: DataConfig) -> Panel:
     with gr.Row(elem_classes="columns", elem_id="sec-data"):
         with gr.Column(scale=5):
             heading("Data")
-            parts = _source_controls(config)
+            parts, button, boxes = _source_controls(config)
             reading = view(
                 "reading", reading_value(config, rows), events=["edit"], elem_id="reading"
             )
@@ -179,7 +217,6 @@ def build(config: DataConfig) -> Panel:
                 events=["pick", "leaf"],
                 elem_id="rows",
             )
-    button = parts.pop("load")
     return Panel(
         source=Fields(Source, **parts, reading=reading),
         config=gr.State(config),
@@ -187,10 +224,11 @@ def build(config: DataConfig) -> Panel:
         reading=reading,
         rows=shown,
         load=button,
+        boxes=boxes,
     )
 
 
-def _source_controls(config: DataConfig) -> dict[str, Any]:
+def _source_controls(config: DataConfig) -> tuple[dict[str, Any], gr.Button, Any]:
     kind = gr.Radio(
         [("Built in", BUILT_IN), ("Upload", UPLOAD), ("Hub", HUB)],
         value=BUILT_IN,
@@ -223,12 +261,12 @@ def _source_controls(config: DataConfig) -> dict[str, Any]:
             split = gr.Textbox(label="Split", placeholder="train", min_width=110)
         button = gr.Button("Load these rows", size="md", scale=0, elem_id="load-hub")
     kind.input(show_kind, kind, [built_in_box, upload_box, hub_box], **LIGHT)
-    return {
+    controls = {
         "kind": kind,
         "built_in": built_in,
         "file": file,
         "address": address,
         "subset": subset,
         "split": split,
-        "load": button,
     }
+    return controls, button, (built_in_box, upload_box, hub_box)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sft_core import data
@@ -14,8 +15,6 @@ PAGE: Final = 4
 BAD_SHOWN: Final = 100
 TURNS_SHOWN: Final = 6
 TURN_SHOWN: Final = 1200
-OFFERED: Final = ("input", "system", "category")
-"""Optional fields that can be given a column even where none was recognised."""
 
 
 def reading_value(config: DataConfig, rows: Rows) -> dict[str, Any]:
@@ -25,8 +24,8 @@ def reading_value(config: DataConfig, rows: Rows) -> dict[str, Any]:
         "source": config.source,
         "columns": dict(config.columns),
         "format": "Built in" if config.source in data.BUILT_IN else loaded.format,
-        "sentence": _sentence(config, loaded),
-        "fields": [] if config.source in data.BUILT_IN else mapping(loaded),
+        "sentence": data.BUILT_IN.get(config.source, ""),
+        **mapping(config, loaded),
         "split": _split_sentence(rows),
         "note": _facts_sentence(rows),
         "bad": [{"row": bad.row, "message": bad.message} for bad in loaded.bad[:BAD_SHOWN]],
@@ -35,25 +34,43 @@ def reading_value(config: DataConfig, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _sentence(config: DataConfig, loaded: data.Loaded) -> str:
+def mapping(config: DataConfig, loaded: data.Loaded) -> dict[str, Any]:
+    """The formats to choose from, and which column each field is read from."""
     if config.source in data.BUILT_IN:
-        return data.BUILT_IN[config.source]
-    return data.FORMATS[loaded.format].sentence
+        return {"formats": [], "available": [], "mapped": {}}
+    return {
+        "formats": formats(),
+        "available": list(loaded.available),
+        "mapped": dict(loaded.columns),
+    }
 
 
-def mapping(loaded: data.Loaded) -> list[dict[str, Any]]:
-    """The fields that the format has, each with its column and the columns to choose from."""
-    format = data.FORMATS[loaded.format]
+def formats() -> list[dict[str, Any]]:
     return [
         {
-            "name": name,
-            "column": loaded.columns.get(name, ""),
-            "choices": list(loaded.available),
-            "required": name in loaded.columns,
+            "name": format.name,
+            "sentence": format.sentence,
+            "needs": list(format.needs),
+            "takes": list(format.takes),
         }
-        for name in (*format.needs, *format.takes)
-        if name in loaded.columns or name in OFFERED
+        for format in data.FORMATS.values()
     ]
+
+
+def unread_value(
+    source: str, columns: Mapping[str, str], available: Sequence[str], why: str
+) -> Any:
+    """A source that could not be read: why, and where its columns are known, how to say what
+    they hold."""
+    return {
+        "source": source,
+        "columns": dict(columns),
+        "error": why,
+        "format": "",
+        "formats": formats() if available else [],
+        "available": list(available),
+        "mapped": {},
+    }
 
 
 def _split_sentence(rows: Rows) -> str:

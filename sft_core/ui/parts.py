@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import gradio as gr
 
+from sft_core.ui.view import view
+
 LIGHT: Final[dict[str, Any]] = {
     "concurrency_limit": None,
     "show_progress": "hidden",
@@ -20,11 +22,6 @@ def heading(text: str, level: int = 2) -> gr.HTML:
     return gr.HTML(f"<h{level}>{text}</h{level}>", apply_default_css=False, padding=False)
 
 
-def note(text: str) -> gr.HTML:
-    """A quiet sentence of the page's own words."""
-    return gr.HTML(f'<p class="note">{text}</p>', apply_default_css=False, padding=False)
-
-
-def skip(count: int) -> Any:
-    """Leaves ``count`` outputs as they are."""
-    return gr.skip() if count == 1 else (gr.skip(),) * count
+def next_steps(*steps: tuple[str, str]) -> gr.HTML:
+    """Buttons to (tab, in these words), the likeliest first."""
+    return view("next", {"steps": [{"tab": tab, "text": text} for tab, text in steps]})

@@ -54,6 +54,7 @@ def status_value(
         "run": run,
         "state": state,
         "over": status.over,
+        "learnt": status.over and record.last(StepLogged) is not None,
         "text": _sentence(record),
         "share": record.step / total if total else (1.0 if status.over else 0.0),
         "facts": _facts(record),

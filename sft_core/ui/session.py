@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 OWN: Final = "own"
 """The choice in the list of models that stands for a folder or hub id typed by the visitor."""
+FALLBACK: Final = "chatml"
+"""The preset for a model whose tokenizer brings no template, or for one without a known name."""
 SETS_KEPT: Final = 6
 MOST_TURNS: Final = 100
 MOST_CHARACTERS: Final = 200_000
@@ -142,9 +144,15 @@ def card(name: str) -> Card:
 
 def template_config(choices: Choices, model: str) -> TemplateConfig:
     """A preset where the editor holds its text unchanged, else the edited text."""
-    if choices.source == preset_source(choices.preset, model):
+    if same_template(choices.source, preset_source(choices.preset, model)):
         return TemplateConfig(name=choices.preset)
     return TemplateConfig(name=f"{choices.preset} (edited)", source=choices.source)
+
+
+def same_template(one: str, other: str) -> bool:
+    """Whether two sources are the same text: an editor may change line ends, and Jinja itself
+    drops the last one."""
+    return one.replace("\r\n", "\n").rstrip("\n") == other.replace("\r\n", "\n").rstrip("\n")
 
 
 def preset_source(preset: str, model: str) -> str:
@@ -159,7 +167,7 @@ def suitable_preset(model: str) -> str:
     try:
         preset_source(wanted, model)
     except TemplateError:
-        return "chatml"
+        return FALLBACK
     return wanted
 
 

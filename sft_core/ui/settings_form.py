@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import gradio as gr
 
-from sft_core.config import TrainConfig
+from sft_core.catalogue import Origin, find
+from sft_core.config import LabConfig, TrainConfig
 from sft_core.types import ConfigError, LabError
 from sft_core.ui.parts import heading
 from sft_core.ui.session import (
@@ -24,6 +26,41 @@ from sft_core.ui.view import dumps
 
 LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation")
 """The settings that say how long a run takes."""
+
+
+SCRATCH, TALKING, TUTORIAL = "scratch", "talking", "tutorial"
+PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
+    SCRATCH: ("A model from random weights", LabConfig().train),
+    TALKING: (
+        "A model that can talk already",
+        TrainConfig(
+            epochs=2,
+            batch_size=4,
+            accumulation=2,
+            max_length=512,
+            learning_rate=2e-5,
+            weight_decay=0.0,
+        ),
+    ),
+    TUTORIAL: (
+        "As the second tutorial does",
+        TrainConfig(
+            epochs=1,
+            batch_size=4,
+            accumulation=8,
+            max_length=512,
+            learning_rate=2e-4,
+            warmup_steps=12,
+            eval_every=10,
+        ),
+    ),
+}
+"""Settings to begin with: a title, and what they are."""
+
+
+def suitable(model: str) -> str:
+    """The preset to begin with for a model."""
+    return SCRATCH if find(model).origin is Origin.RANDOM else TALKING
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +84,7 @@ class Settings:
     sample_every: float | None
     score_every: float | None
     max_minutes: str
+    sample_prompts: str
     keep_best: bool
 
     def config(self) -> TrainConfig:
@@ -73,6 +111,7 @@ class Settings:
             sample_every=whole(self.sample_every, "Samples every"),
             score_every=whole(self.score_every, "Exact match every"),
             max_minutes=optional(self.max_minutes, "Stop after"),
+            sample_prompts=tuple(filter(None, map(str.strip, self.sample_prompts.splitlines()))),
             keep_best=self.keep_best,
         )
 
@@ -183,6 +222,13 @@ def build(train: TrainConfig) -> dict[str, Any]:
         number("sample_every", "Samples every, steps")
         number("score_every", "Exact match every")
         maybe("max_minutes", "Stop after, minutes", "no limit")
+    made["sample_prompts"] = gr.Textbox(
+        "\n".join(train.sample_prompts),
+        label="Sample these prompts, one a line",
+        placeholder="a few held-out rows",
+        lines=2,
+        elem_id="set-sample-prompts",
+    )
     made["keep_best"] = gr.Checkbox(train.keep_best, label="Keep the best weights by eval loss")
     assert set(made) == {field.name for field in fields(Settings)}
     return made

@@ -27,6 +27,7 @@ from sft_core.ui.session import (
     model_config,
     preset_source,
     rows_of,
+    same_template,
     sentence,
     suitable_preset,
 )
@@ -152,8 +153,10 @@ def choose_model(choices: Choices) -> tuple[Any, ...]:
 
 def _edited(choices: Choices) -> bool:
     """Whether the editor holds anything but a preset's own text."""
-    known = {preset.source.strip() for preset in templates.PRESETS.values()}
-    return choices.preset != "tokenizer" and choices.source.strip() not in known
+    if choices.preset == "tokenizer":
+        return False
+    presets = templates.PRESETS.values()
+    return not any(same_template(choices.source, preset.source) for preset in presets)
 
 
 def measure(runs: Runs, choices: Choices) -> Iterator[str]:

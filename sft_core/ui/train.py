@@ -7,7 +7,7 @@ draws that; closing the page, reloading it or opening it twice changes nothing a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import gradio as gr
@@ -17,8 +17,8 @@ from sft_core.events import Graded, RunQueued, RunRecord
 from sft_core.jobs import EvaluateJob
 from sft_core.runs import Runs
 from sft_core.settings import HOST
-from sft_core.types import ConfigError, LabError
-from sft_core.ui import live_plot, settings_form
+from sft_core.types import ConfigError, LabError, RunNotFoundError
+from sft_core.ui import adopt, live_plot, settings_form
 from sft_core.ui.fields import Fields
 from sft_core.ui.header import run_chip
 from sft_core.ui.look import look
@@ -30,7 +30,15 @@ from sft_core.ui.run_view import (
     scores_value,
     status_value,
 )
-from sft_core.ui.session import Choices, Rows, contract, conversation, rows_of, sentence
+from sft_core.ui.session import (
+    Choices,
+    Rows,
+    contract,
+    conversation,
+    model_config,
+    rows_of,
+    sentence,
+)
 from sft_core.ui.settings_form import Settings, consequence_value
 from sft_core.ui.view import dumps, view
 from sft_core.ui.words import waiting
@@ -46,6 +54,7 @@ FOLLOWED: Final = 11
 class Tab:
     """The components that the page wires together."""
 
+    preset: gr.Dropdown
     settings: Fields[Settings]
     consequence: gr.HTML
     start: gr.Button
@@ -204,6 +213,38 @@ def grade(runs: Runs, run: str | None) -> Iterator[tuple[Any, Any]]:
         yield dumps({"text": sentence(error), "level": "error"}), gr.skip()
 
 
+def begin_with(preset: str) -> tuple[Any, ...]:
+    """The settings of a preset, for every control of the form."""
+    return adopt.settings(settings_form.PRESETS[preset][1])
+
+
+def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
+    """-> (preset, settings) that suit the chosen model, unless the settings were changed by
+    hand."""
+    try:
+        wanted = settings_form.suitable(model_config(choices).name)
+        untouched = settings.config() in [train for _, train in settings_form.PRESETS.values()]
+    except LabError:
+        untouched = False
+    if not untouched:
+        return (gr.skip(),) * (1 + len(fields(Settings)))
+    return wanted, *begin_with(wanted)
+
+
+def adopt_run(runs: Runs, run: str | None) -> tuple[Any, ...]:
+    """The run's own configuration on every control; nothing changes where there is no run."""
+    record = known_record(runs, run)
+    if record is None:
+        raise RunNotFoundError("There is no run to take settings from.")
+    return adopt.adopted(record.config)
+
+
+def adopt_linked(runs: Runs, run: str | None) -> tuple[Any, ...]:
+    """As ``adopt_run`` for somebody who came by a link; without one the page stays as it is."""
+    record = known_record(runs, run)
+    return adopt.adopted(record.config) if record else (gr.skip(),) * adopt.OUTPUTS
+
+
 def opened(runs: Runs, run: str | None, sent: dict[str, Any]) -> tuple[Any, ...]:
     """-> (run id, line, events drawn) for the run that was chosen in the list."""
     wanted = str(sent.get("id"))
@@ -231,6 +272,12 @@ def arrived(runs: Runs, run: str | None, own: list[str]) -> tuple[Any, ...]:
 def build(config: LabConfig, rows: Rows) -> Tab:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, elem_id="settings"):
+            preset = gr.Dropdown(
+                [(title, name) for name, (title, _) in settings_form.PRESETS.items()],
+                value=settings_form.suitable(config.model.name),
+                label="Begin with settings for",
+                elem_id="train-preset",
+            )
             settings = Fields(Settings, **settings_form.build(config.train))
         with gr.Column(scale=8):
             consequence_line = view(
@@ -246,7 +293,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
                     "Stop", variant="stop", size="lg", scale=0, visible=False, elem_id="stop"
                 )
             line = view("line", {"text": ""}, elem_id="train-line")
-            status = view("status", status_value(None, None), elem_id="status")
+            status = view("status", status_value(None, None), events=["adopt"], elem_id="status")
             losses = live_plot.build("losses")
             heading("Exact match on held-out rows")
             scores = view("scores", scores_value(None), elem_id="scores")
@@ -266,6 +313,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
         heading("Runs")
         listed = view("runs", runs_value((), None), events=["open"], elem_id="runs")
     return Tab(
+        preset=preset,
         settings=settings,
         consequence=consequence_line,
         start=start_button,

@@ -6,7 +6,7 @@ order of the questions, and fast typing asks only for the last state of the text
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import gradio as gr
@@ -50,6 +50,24 @@ class Page:
             panel.missing_box,
             self.tokens.stepper,
         ]
+
+    def adopting(self) -> list[Any]:
+        """What ``adopt.adopted`` gives values for, in its order."""
+        data, panel = self.data, self.template
+        source, controls = data.source, panel.controls
+        return [
+            *(data.config, data.pick, data.reading, data.rows, panel.builder),
+            *(source["kind"], *data.boxes),
+            *(source[name] for name in ("built_in", "address", "subset", "split", *NUMBERS)),
+            *(controls["model"], controls["own_model"], panel.own_box, panel.shape_box),
+            *(controls[name] for name in SHAPE),
+            *(controls[name] for name in ("missing", "preset", "source")),
+            *(controls[name] for name in ("train_on", "end_of_turn")),
+            *self.settings(),
+        ]
+
+    def settings(self) -> list[Any]:
+        return [self.train.settings[field.name] for field in fields(settings_form.Settings)]
 
 
 def choices_of(
@@ -160,6 +178,8 @@ def wire_model(page: Page, runs: Runs) -> None:
         trigger_mode="always_last",
         **LIGHT,
     ).then(repaint, inputs, page.looked_at(), **LIGHT)
+    fitting, both = bind(train_tab.follow_model, page.train.settings, page.choices)
+    chosen.then(fitting, both, [page.train.preset, *page.settings()], **LIGHT)
     counted = [panel.count.click(measure, inputs, panel.size, **LIGHT)]
     if not HOST.on_space:
         # Counting needs the compute process, which on a Space is everybody's.
@@ -205,6 +225,9 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     ).then(follow, looking, followed, **LIGHT)
     stop, inputs = bind(train_tab.stop, tab.run, fixed=(runs,))
     tab.stop.click(stop, inputs, [tab.line, tab.status], **LIGHT)
+    adopt_run, inputs = bind(train_tab.adopt_run, tab.run, fixed=(runs,))
+    tab.status.adopt(adopt_run, inputs, page.adopting(), **LIGHT)
+    tab.preset.input(train_tab.begin_with, tab.preset, page.settings(), **LIGHT)
     tab.timer.tick(follow, looking, followed, trigger_mode="once", **LIGHT)
     open_run, inputs = bind(train_tab.opened, tab.run, fixed=(runs,), event=True)
     tab.runs.open(open_run, inputs, [tab.run, tab.line, tab.drawn], **LIGHT).then(
@@ -254,7 +277,15 @@ def _wire_arrival(
         return train_tab.arrived(runs, str(asked) if asked else None, own or [])
 
     arrived = blocks.load(arrive, page.own_runs, [tab.run, tab.line, tab.drawn, tab.runs], **LIGHT)
-    arrived.then(follow, looking, followed, **LIGHT)
+    followed_first = arrived.then(follow, looking, followed, **LIGHT)
+    adopt_run, inputs = bind(train_tab.adopt_linked, tab.run, fixed=(runs,))
+    adopted = followed_first.then(adopt_run, inputs, page.adopting(), **LIGHT)
+    if not HOST.on_space:
+        measure, inputs = bind(template_panel.measure, page.choices, fixed=(runs,))
+        repaint, _ = bind(template_panel.repaint, page.choices)
+        adopted.then(measure, inputs, page.template.size, **LIGHT).then(
+            repaint, inputs, page.looked_at(), **LIGHT
+        )
 
 
 # -- comparison ------------------------------------------------------------------------------

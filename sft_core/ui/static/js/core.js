@@ -95,15 +95,5 @@ window.SFT = (() => {
     paint();
   }
 
-  // The editor measures its lines before the page has its font and its width, and does so again
-  // only when its width changes: without this, line numbers stand beside other lines.
-  function settle() {
-    for (const editor of document.querySelectorAll(".cm-editor .cm-content")) {
-      editor.style.paddingRight = "1px";
-      requestAnimationFrame(() => requestAnimationFrame(() => { editor.style.paddingRight = ""; }));
-    }
-  }
-  document.fonts?.ready.then(() => [100, 500, 1500].forEach((wait) => setTimeout(settle, wait)));
-
   return { views, h, fill, count, plural, mark, go, copy, calm, mount };
 })();

@@ -87,65 +87,105 @@
 
   /* -- how the source is read ---------------------------------------------------------------- */
 
-  function picker(field, value, edit) {
-    const { name, column, choices, required } = field;
-    const select = h(
-      "select",
-      {
-        "aria-label": `Column for ${name}`,
-        onchange: () => {
-          const columns = { ...value.columns, [name]: select.value };
-          if (!select.value) delete columns[name];
-          edit(columns);
+  const OFFERED = ["input", "system", "category"];
+
+  /** The format and its fields as words that can be changed. Nothing is sent before every field
+   * that the format needs has a column. */
+  function mapping(value, edit) {
+    let format = value.formats.find((item) => item.name === value.format) || null;
+    let columns = { ...value.columns };
+    const box = h("div", { class: "pairs" });
+
+    const column = (name) =>
+      columns[name] || (format && format.name === value.format ? value.mapped[name] : "") || "";
+
+    function send() {
+      if (format.needs.every(column)) {
+        const needed = Object.fromEntries(format.needs.map((name) => [name, column(name)]));
+        edit(format.name === value.format ? columns : { ...needed, ...columns });
+      }
+    }
+
+    function picker(name, needed) {
+      const select = h(
+        "select",
+        {
+          "aria-label": `Column for ${name}`,
+          onchange: () => {
+            if (select.value) columns[name] = select.value;
+            else delete columns[name];
+            send();
+          },
         },
-      },
-      required ? null : h("option", { value: "" }, "none"),
-      choices.map((choice) => h("option", { value: choice }, choice)),
+        h("option", { value: "" }, needed ? "choose a column" : "none"),
+        value.available.map((choice) => h("option", { value: choice }, choice)),
+      );
+      select.value = column(name);
+      return h("label", { class: "pair" }, h("span", { class: "quiet" }, `${name} from `), select);
+    }
+
+    function draw() {
+      const choice = h(
+        "select",
+        {
+          "aria-label": "Format",
+          onchange: () => {
+            format = value.formats.find((item) => item.name === choice.value);
+            columns = {};
+            for (const name of format.needs) if (value.available.includes(name)) columns[name] = name;
+            draw();
+            send();
+          },
+        },
+        format ? null : h("option", { value: "" }, "choose a format"),
+        value.formats.map((item) => h("option", { value: item.name }, item.name)),
+      );
+      choice.value = format ? format.name : "";
+      fill(
+        box,
+        h("label", { class: "pair" }, h("span", { class: "quiet" }, "Read as "), choice),
+        format ? h("span", { class: "quiet pair-note" }, format.sentence) : null,
+        format ? format.needs.map((name) => picker(name, true)) : null,
+        format
+          ? format.takes
+              .filter((name) => value.mapped[name] || OFFERED.includes(name))
+              .map((name) => picker(name, false))
+          : null,
+      );
+    }
+    draw();
+    return box;
+  }
+
+  function badRows({ bad, badCount }) {
+    return h(
+      "details",
+      { class: "bad-rows" },
+      h("summary", {}, mark("warning"), `${plural(badCount, "row")} left out; the others go on`),
+      h(
+        "ul",
+        {},
+        bad.map(({ row, message }) => h("li", {}, h("span", { class: "mono" }, row), h("span", {}, message))),
+        badCount > bad.length ? h("li", { class: "quiet" }, `and ${count(badCount - bad.length)} more`) : null,
+      ),
     );
-    select.value = column || "";
-    return h("span", { class: "pair" }, h("span", { class: "quiet" }, `${name} from`), " ", select);
   }
 
   views.reading = (root, api) => (value) => {
-    const edit = (shown, columns) => {
-      api.keep({ ...shown, columns });
+    const edit = (columns) => {
+      api.keep({ ...value, columns });
       api.send("edit", {});
     };
-    if (value.error) {
-      fill(root, h("p", { class: "line line-error" }, mark("error"), value.error));
-      return;
-    }
-    const bad = value.bad || [];
     fill(
       root,
-      h("p", { class: "reading" }, h("strong", {}, value.format), h("span", {}, value.sentence)),
-      value.fields.length
-        ? h("div", { class: "pairs" }, value.fields.map((field) => picker(field, value, (columns) => edit(value, columns))))
+      value.error
+        ? h("p", { class: "line line-error" }, mark("error"), h("span", {}, value.error))
         : null,
-      h("p", { class: "reading" }, value.split),
+      value.sentence ? h("p", {}, value.sentence) : null,
+      value.formats.length ? mapping(value, edit) : null,
+      value.split ? h("p", {}, value.split) : null,
       value.note ? h("p", { class: "quiet small" }, value.note) : null,
-      bad.length
-        ? h(
-            "details",
-            { class: "bad-rows" },
-            h(
-              "summary",
-              {},
-              mark("warning"),
-              `${plural(value.badCount, "row")} left out; the others go on`,
-            ),
-            h(
-              "ul",
-              {},
-              bad.map(({ row, message }) =>
-                h("li", {}, h("span", { class: "mono" }, row), h("span", {}, message)),
-              ),
-              value.badCount > bad.length
-                ? h("li", { class: "quiet" }, `and ${count(value.badCount - bad.length)} more`)
-                : null,
-            ),
-          )
-        : null,
+      value.badCount ? badRows(value) : null,
     );
   };
 })();

@@ -9,7 +9,7 @@
   };
   const LEVELS = { finished: "good", stopped: "info", failed: "error", interrupted: "warning" };
 
-  views.status = (root) => {
+  views.status = (root, api) => {
     const head = h("div", { class: "run-head" });
     const text = h("p", { class: "run-text", role: "status" });
     const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": "0", "aria-valuemax": "100" }, h("div"));
@@ -40,6 +40,10 @@
         h("strong", {}, STATES[value.state] || value.state),
         h("span", { class: "mono quiet small" }, value.run),
         h("span", { class: "space" }),
+        value.learnt
+          ? h("button", { type: "button", class: "plain", onclick: () => SFT.go("compare") }, "Compare base and tuned")
+          : null,
+        h("button", { type: "button", class: "plain", title: "Puts this run's data, template, model and settings on the page", onclick: () => api.send("adopt", {}) }, "Use its settings"),
         linkButton,
       );
       if (text.textContent !== value.text) fill(text, value.text);
@@ -223,6 +227,11 @@
           )
         : h("p", { class: "quiet" }, empty),
     );
+  };
+
+  /** The next step, at the place where the eye ends. */
+  views.next = (root) => ({ steps }) => {
+    fill(root, steps.map(({ tab, text }, index) => h("button", { type: "button", class: index ? "plain" : "plain strong", onclick: () => { SFT.go(tab); scrollTo({ top: 0 }); } }, text)));
   };
 
   /** Keeps the page's address in step with the run it shows, so that a reload opens it again. */

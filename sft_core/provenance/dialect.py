@@ -65,7 +65,7 @@ class _Dict:
 class _Namespace(Namespace):
     """``namespace`` for templates: private names cannot be stored on it."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805  (self may be a keyword)
+    def __init__(*args: Any, **kwargs: Any) -> None:
         self, *rest = args
         values = dict(*rest, **kwargs)
         for name in values:
@@ -163,7 +163,8 @@ def check_source(source: str) -> None:
     """Raises TemplateLimitError where a template is too long to be looked at."""
     if len(source) > MAX_SOURCE:
         raise TemplateLimitError(
-            f"This template has {len(source):,} characters; the limit is {MAX_SOURCE:,}. Shorten it."
+            f"This template has {len(source):,} characters; the limit is {MAX_SOURCE:,}. "
+            "Shorten it."
         )
 
 

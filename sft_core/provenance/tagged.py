@@ -215,6 +215,11 @@ def plain(text: str) -> str:
     return str.__str__(text)
 
 
+def tagged(text: str) -> Tagged:
+    """``text`` with the tags that it has, or with nobody's."""
+    return text if type(text) is Tagged else Tagged(text)
+
+
 def tags_of(text: str) -> str:
     """One tag a character; nobody's where the text carries none."""
     return text._tags if type(text) is Tagged else NOBODY * len(text)
@@ -238,6 +243,12 @@ class Whole(int):
 
     _tag: str
 
+    @classmethod
+    def of(cls, value: int, tag: str) -> Whole:
+        made = cls(value)
+        made._tag = tag
+        return made
+
     def __str__(self) -> str:
         text = int.__repr__(self)
         return Tagged(text, self._tag * len(text))
@@ -247,6 +258,12 @@ class Decimal(float):
     """As ``Whole``, for numbers with a fraction."""
 
     _tag: str
+
+    @classmethod
+    def of(cls, value: float, tag: str) -> Decimal:
+        made = cls(value)
+        made._tag = tag
+        return made
 
     def __str__(self) -> str:
         text = float.__repr__(self)

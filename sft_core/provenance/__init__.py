@@ -1,0 +1,26 @@
+"""Where every character of a rendered conversation comes from.
+
+- ``dialect``: the Jinja of ``apply_chat_template``; plain renders, and errors in words
+- ``tagged``, ``sources``: a ``str`` whose characters carry tags; what the tags mean
+- ``filters``, ``hooks``, ``trace``: the same Jinja, in which nothing drops a tag
+- ``turns``, ``regions``: from tags to header, content, end of turn, separator
+- ``prefixes``: how answers are found where a template cannot be followed
+- ``skeleton``: what a template prints around the messages, so that not every row is traced
+- ``rendering``: all of these in their order, for one conversation
+"""
+
+from __future__ import annotations
+
+from sft_core.provenance.rendering import Conversation, Outcome, render_conversation
+from sft_core.provenance.sources import ASSISTANT
+from sft_core.provenance.trace import literals
+from sft_core.provenance.turns import special_pattern
+
+__all__ = [
+    "ASSISTANT",
+    "Conversation",
+    "Outcome",
+    "literals",
+    "render_conversation",
+    "special_pattern",
+]

@@ -1,0 +1,172 @@
+"""From characters that know their source to regions: what opens a turn, what it says, what ends it.
+
+An answer begins where the generation prompt ends, because that is where the model takes over. It
+ends with what the template prints to close the turn. ``turns`` finds those places; this room
+decides whose a literal is that no loop claims, and paints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from sft_core.provenance.sources import ASSISTANT, Source, source
+from sft_core.provenance.tagged import SAME, Tagged, plain
+from sft_core.provenance.turns import Known, Marks, Run, Text, marks_of
+from sft_core.types import Region, Span
+
+
+class Painted(NamedTuple):
+    """Spans that cover a text from end to end, and which stretches of its contents the template
+    printed itself."""
+
+    spans: tuple[Span, ...]
+    literals: tuple[tuple[int, int], ...]
+
+
+def painted(tagged: Tagged, known: Known) -> Painted:
+    """The regions of a traced text."""
+    text = plain(tagged)
+    bos, runs = _runs(tagged, known)
+    runs = _without_quotes(runs, known.roles)
+    view = Text(text, runs, known)
+    runs = _adopted(view)
+    view = view.of(runs)
+    messages = sorted({run.message for run in runs if run.message is not None})
+    marks = {message: marks_of(view, message) for message in messages}
+    pieces = [Span(0, bos, Region.BOS, None)] if bos else []
+    literals: list[tuple[int, int]] = []
+    for run in runs:
+        cut = list(_cut(run, marks, known))
+        pieces += cut
+        if not run.source.content:
+            literals += [span[:2] for span in cut if span.region is Region.CONTENT]
+    if known.generation_prompt and pieces and pieces[-1].message is None:
+        pieces[-1] = pieces[-1]._replace(region=Region.HEADER)
+    return Painted(merged(pieces), tuple(literals))
+
+
+def _runs(tagged: Tagged, known: Known) -> tuple[int, list[Run]]:
+    """How long the bos token at the very start is, and what follows it, run by run."""
+    runs = [
+        Run(match.start(), match.end(), source(match[1])) for match in SAME.finditer(tagged._tags)
+    ]
+    bos = len(known.bos) if known.bos and plain(tagged).startswith(known.bos) else 0
+    if not bos or any(run.source.content for run in runs if run.start < bos):
+        return 0, runs
+    return bos, [run._replace(start=max(run.start, bos)) for run in runs if run.end > bos]
+
+
+# -- whose is it ----------------------------------------------------------------------------------
+
+
+def _without_quotes(runs: list[Run], roles: Sequence[str]) -> list[Run]:
+    """An answer that another turn quotes is, there, a part of that turn."""
+    made = list(runs)
+    for at in range(1, len(runs) - 1):
+        before, run, after = runs[at - 1 : at + 2]
+        host = before.message
+        if (
+            run.source.content
+            and run.message != host == after.message
+            and host is not None
+            and not before.source.content
+            and not after.source.content
+            and roles[run.message or 0] == ASSISTANT
+            and any(other.source == run.source and other is not run for other in made)
+        ):
+            made[at] = run._replace(source=Source(host, False))
+    return made
+
+
+def _adopted(view: Text) -> list[Run]:
+    """Literals that no loop claims go to the turns beside them: an end to the one before, the
+    rest to the one that follows, if those have none of their own there."""
+    made: list[Run] = []
+    for at, run in enumerate(view.runs):
+        if run.message is not None:
+            made.append(run)
+            continue
+        cut = run.start
+        if made and made[-1].message is not None and _ends_at(view.runs, at - 1):
+            cut = _tail_of(view, made[-1], run)
+        split, owner = _head_of(view, at, cut)
+        edges = (run.start, cut, split, run.end)
+        owners = (made[-1].message if made else None, None, owner)
+        made += [
+            Run(start, end, Source(message, False))
+            for start, end, message in zip(edges, edges[1:], owners, strict=False)
+            if end > start
+        ]
+    return made
+
+
+def _ends_at(runs: Sequence[Run], at: int) -> bool:
+    return all(run.message != runs[at].message for run in runs[at + 1 :])
+
+
+def _begins_at(runs: Sequence[Run], at: int) -> bool:
+    return all(run.message != runs[at].message for run in runs[:at])
+
+
+def _head_of(view: Text, at: int, cut: int) -> tuple[int, int | None]:
+    """Where in an unclaimed run, after ``cut``, the next turn opens, and whose that is."""
+    run, heir = view.runs[at], view.runs[at + 1] if at + 1 < len(view.runs) else None
+    if heir is None or heir.message is None or not _begins_at(view.runs, at + 1):
+        return cut, None
+    if heir.source.content:
+        return cut, heir.message
+    return max(cut, min(view.known.prompt_ends.get(heir.message, run.end), run.end)), heir.message
+
+
+def _tail_of(view: Text, before: Run, run: Run) -> int:
+    """Up to where an unclaimed ``run`` closes the turn before it."""
+    message = before.message or 0
+    answer = view.known.roles[message] == ASSISTANT
+    if not before.source.content and (not answer or view.specials(before.start, before.end)):
+        return run.start
+    for match in view.specials(run.start, run.end):
+        if match[0] not in view.openers:
+            return match.end()
+    if not answer or not before.source.content:
+        return run.start
+    if run.end == len(view.text) and not view.known.generation_prompt:
+        return run.end
+    end = view.known.turn_end(message)
+    return end if end is not None and run.start <= end <= run.end else run.start
+
+
+# -- painting -------------------------------------------------------------------------------------
+
+
+def _cut(run: Run, marks: Mapping[int, Marks], known: Known) -> Iterable[Span]:
+    """One run as spans, cut where its turn's parts begin."""
+    if run.message is None:
+        yield Span(run.start, run.end, Region.SEPARATOR, None)
+        return
+    content, end, after = marks[run.message]
+    answer = known.roles[run.message] == ASSISTANT
+    inside = Region.CONTENT if answer or run.source.content else Region.SEPARATOR
+    opening = Region.HEADER if answer or not run.source.content else Region.CONTENT
+    start = run.start
+    for edge, region in (
+        (content, opening),
+        (end, inside),
+        (after, Region.END_OF_TURN),
+        (run.end, Region.SEPARATOR),
+    ):
+        stop = min(edge, run.end)
+        if stop > start:
+            yield Span(start, stop, region, run.message)
+            start = stop
+
+
+def merged(pieces: Iterable[Span]) -> tuple[Span, ...]:
+    """Neighbours that say the same made one."""
+    made: list[Span] = []
+    for piece in pieces:
+        if made and made[-1][2:] == piece[2:]:
+            made[-1] = made[-1]._replace(end=piece.end)
+        else:
+            made.append(piece)
+    return tuple(made)

@@ -1,0 +1,274 @@
+"""One conversation through one template: plain renders, a trace, and the check that they agree.
+
+The order is: the plain render; a skeleton that fits it, if one was learnt; else a trace whose text
+must be the plain render's; else checked prefixes; else a refusal. Nothing is ever guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sft_core.provenance import dialect, prefixes, regions, skeleton
+from sft_core.provenance.regions import Painted
+from sft_core.provenance.sources import ASSISTANT, content_tag
+from sft_core.provenance.tagged import Tagged, UntraceableError
+from sft_core.provenance.trace import trace
+from sft_core.provenance.turns import Known, common_length
+from sft_core.types import Span, TemplateError, TemplateLimitError
+
+Plain = dict[str, Any]
+
+_SKELETONS: Final = skeleton.Memory()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages, tools and further variables as plain values: as a template gets them, and as
+    JSON can carry them."""
+
+    messages: Sequence[Plain]
+    tools: Sequence[Plain] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Plain:
+        """What ``Conversation(**values)`` is made of."""
+        return {"messages": self.messages, "tools": self.tools, "extra": self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A rendered text and its regions; the fields are those of ``types.Rendered``."""
+
+    text: str
+    spans: tuple[Span, ...]
+    method: str
+    literals: tuple[tuple[int, int], ...] = ()
+
+
+def render_conversation(
+    source: str,
+    given: Conversation,
+    special_tokens: Mapping[str, str],
+    add_generation_prompt: bool = False,
+) -> Outcome:
+    """The text that a template prints for a conversation, with its regions. Raises TemplateError
+    where the template fails, or where its output cannot be taken apart."""
+    second_best: Outcome | None = None
+    failure: TemplateError | None = None
+    for messages in _shapes(given.messages):
+        job = _Job(source, messages, given, special_tokens, add_generation_prompt)
+        try:
+            outcome, complete = job.outcome()
+        except TemplateLimitError:
+            raise
+        except TemplateError as error:
+            failure = failure or error
+            continue
+        if complete:
+            return outcome
+        second_best = second_best or outcome
+    if second_best is None:
+        raise failure or TemplateError("The template prints nothing for this conversation.")
+    return second_best
+
+
+# -- the shapes that messages come in -------------------------------------------------------------
+
+
+def _shapes(messages: Sequence[Plain]) -> Iterator[Sequence[Plain]]:
+    """The same messages as templates variously expect them. The first is the standard form;
+    the others are tried only where that one fails or leaves an answer out."""
+    yield messages
+    typed = any(isinstance(message["content"], list) for message in messages)
+    if typed and all(_only_text(message["content"]) for message in messages):
+        yield [message | {"content": _joined(message["content"])} for message in messages]
+    if any("tool_calls" in message for message in messages):
+        silent = [_without_empty_content(message) for message in messages]
+        yield silent
+        yield [_with_written_arguments(message) for message in messages]
+        yield [_with_written_arguments(message) for message in silent]
+    if not typed:
+        yield [message | {"content": _typed(message["content"])} for message in messages]
+
+
+def _only_text(content: Any) -> bool:
+    return isinstance(content, str) or all(part["type"] == "text" for part in content)
+
+
+def _joined(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def _typed(text: str) -> list[Plain]:
+    return [{"type": "text", "text": text}]
+
+
+def _without_empty_content(message: Plain) -> Plain:
+    calling = "tool_calls" in message and not message["content"]
+    return message | {"content": None} if calling else message
+
+
+def _with_written_arguments(message: Plain) -> Plain:
+    if "tool_calls" not in message:
+        return message
+    return message | {"tool_calls": [_written(call) for call in message["tool_calls"]]}
+
+
+def _written(call: Plain) -> Plain:
+    arguments = call["function"]["arguments"]
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return call | {"function": call["function"] | {"arguments": arguments}}
+
+
+# -- one shape ------------------------------------------------------------------------------------
+
+
+class _Job:
+    """A conversation in one shape, and the plain renders that it takes to understand it."""
+
+    def __init__(
+        self,
+        source: str,
+        messages: Sequence[Plain],
+        given: Conversation,
+        special_tokens: Mapping[str, str],
+        generation_prompt: bool,
+    ) -> None:
+        self.messages = messages
+        self.generation_prompt = generation_prompt
+        self._source = source
+        self._tokens = special_tokens
+        self._prompts: dict[int, str | None] = {}
+        self._variables: Plain = {
+            # The clock stands still for the length of a row: its renders must be comparable.
+            "strftime_now": datetime.now().strftime,
+            "documents": None,
+            **special_tokens,
+            **given.extra,
+            "tools": given.tools,
+        }
+
+    def outcome(self) -> tuple[Outcome, bool]:
+        """The result, and whether every answer that says something is known to be in it."""
+        text = dialect.render(self._source, self._all(self.messages, self.generation_prompt))
+        kind = self._kind()
+        for known in _SKELETONS.recall(kind):
+            fitting = known.fit(text, self.messages, self._prompt)
+            if fitting is not None:
+                return _outcome(text, fitting, "provenance"), True
+        traced = self._traced(text)
+        if traced is None:
+            return _outcome(text, prefixes.painted(text, self), "prefix"), False
+        known_of_it = self._known(text)
+        found = regions.painted(traced, known_of_it)
+        complete = self._complete(traced)
+        if complete:
+            learnt = skeleton.learn(traced, found.spans, self.messages, known_of_it.prompt_ends)
+            if learnt is not None:
+                _SKELETONS.keep(kind, learnt)
+        return _outcome(text, found, "provenance"), complete
+
+    def tried(self, messages: Sequence[Plain], generation_prompt: bool = False) -> str | None:
+        """The plain render of other messages; None where the template refuses them."""
+        try:
+            return dialect.render(self._source, self._all(messages, generation_prompt))
+        except TemplateLimitError:
+            raise
+        except TemplateError:
+            return None
+
+    def _all(self, messages: Sequence[Plain], generation_prompt: bool) -> Plain:
+        return {
+            **self._variables,
+            "messages": messages,
+            "add_generation_prompt": generation_prompt,
+        }
+
+    def _kind(self) -> tuple[object, ...]:
+        """What rows have in common that one skeleton may fit."""
+        shapes = tuple(
+            (message["role"], type(message["content"]), *message) for message in self.messages
+        )
+        return self._source, tuple(self._tokens.items()), self.generation_prompt, shapes
+
+    def _prompt(self, index: int) -> str | None:
+        """What generation sends for message ``index``; None where the template refuses."""
+        if index not in self._prompts:
+            self._prompts[index] = self.tried(self.messages[:index], True)
+        return self._prompts[index]
+
+    def _traced(self, text: str) -> Tagged | None:
+        """The text with tags; None where the template cannot be followed."""
+        try:
+            traced = trace(self._source, self._all(self.messages, self.generation_prompt))
+        except TemplateLimitError:
+            raise
+        except MemoryError as error:
+            raise dialect.explained(error, None) from None
+        except UntraceableError:
+            return None
+        except Exception:  # noqa: BLE001  (the plain render passed, so the tracing is at fault)
+            return None
+        return traced if traced == text else None
+
+    def _complete(self, traced: Tagged) -> bool:
+        shown = set(traced._tags)
+        return all(
+            content_tag(index) in shown
+            for index, message in enumerate(self.messages)
+            if message["role"] == ASSISTANT and _says_something(message)
+        )
+
+    # -- what it takes to find the answers --------------------------------------------------------
+
+    def _known(self, text: str) -> Known:
+        ends: dict[int, int] = {}
+        openings: dict[int, str] = {}
+        for index, message in enumerate(self.messages):
+            prompt = self._prompt(index) if message["role"] == ASSISTANT else None
+            if prompt is None:
+                continue
+            if text.startswith(prompt):
+                ends[index] = len(prompt)
+            elif (before := self.tried(self.messages[:index])) is not None:
+                openings[index] = prompt.removeprefix(before) if prompt.startswith(before) else ""
+        return Known(
+            roles=[message["role"] for message in self.messages],
+            bos=self._tokens.get("bos_token") or "",
+            eos=self._tokens.get("eos_token") or "",
+            prompt_ends=ends,
+            openings=openings,
+            turn_end=lambda index: self._turn_end(text, index),
+            would_begin=lambda index: self._would_begin(text, index),
+            generation_prompt=self.generation_prompt,
+        )
+
+    def _turn_end(self, text: str, index: int) -> int | None:
+        until = self.tried(self.messages[: index + 1])
+        return len(until) if until is not None and text.startswith(until) else None
+
+    def _would_begin(self, text: str, index: int) -> int | None:
+        typed = isinstance(self.messages[index]["content"], list)
+        texts = [text]
+        for probe in prefixes.PROBES:
+            said = self.messages[index] | {"content": _typed(probe) if typed else probe}
+            messages = [*self.messages[:index], said, *self.messages[index + 1 :]]
+            other = self.tried(messages, self.generation_prompt)
+            if other is None:
+                return None
+            texts.append(other)
+        return common_length(*texts)
+
+
+def _outcome(text: str, found: Painted, method: str) -> Outcome:
+    return Outcome(text, found.spans, method, found.literals)
+
+
+def _says_something(message: Plain) -> bool:
+    content = message["content"]
+    return bool(_joined(content or "").strip() or message.get("tool_calls"))

@@ -1,0 +1,119 @@
+"""What a template prints around the messages, learnt from one row and checked on every other.
+
+A skeleton is a conversation's text with holes where contents stood. A row fits it if filling the
+holes gives the row's plain render to the letter, and if each generation prompt ends where the
+skeleton says. Then the regions are known without tracing the row; else it is traced.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sft_core.provenance.regions import Painted, merged
+from sft_core.provenance.sources import ASSISTANT, Source, source
+from sft_core.provenance.tagged import SAME, Tagged, plain
+from sft_core.types import Region, Span
+
+_FIELDS: Final = ("content", "instruction", "input")
+_PER_KIND: Final = 4
+_KINDS: Final = 256
+
+Messages = Sequence[Mapping[str, Any]]
+Prompt = Callable[[int], str | None]
+
+
+class Segment(NamedTuple):
+    """A literal, or the hole for ``field`` of message ``hole``; and the span that it is in."""
+
+    literal: str
+    hole: int | None
+    field: str
+    region: Region
+    owner: int | None
+
+
+class Skeleton(NamedTuple):
+    """``answers`` are (message, segment): with which segment the answer of a message begins."""
+
+    segments: tuple[Segment, ...]
+    answers: tuple[tuple[int, int], ...]
+
+    def fit(self, text: str, messages: Messages, prompt: Prompt) -> Painted | None:
+        """The regions of ``text`` if it is this skeleton filled with ``messages``, else None.
+        ``prompt(i)`` is the generation prompt of message i."""
+        pieces = [
+            segment.literal if segment.hole is None else messages[segment.hole][segment.field]
+            for segment in self.segments
+        ]
+        if "".join(pieces) != text:
+            return None
+        edges = [0]
+        for piece in pieces:
+            edges.append(edges[-1] + len(piece))
+        if any(prompt(message) != text[: edges[at]] for message, at in self.answers):
+            return None
+        return self._painted(edges)
+
+    def _painted(self, edges: Sequence[int]) -> Painted:
+        spans, literals = [], []
+        for segment, start, end in zip(self.segments, edges, edges[1:], strict=False):
+            if end > start:
+                spans.append(Span(start, end, segment.region, segment.owner))
+                if segment.hole is None and segment.region is Region.CONTENT:
+                    literals.append((start, end))
+        return Painted(merged(spans), tuple(literals))
+
+
+def learn(
+    tagged: Tagged, spans: Sequence[Span], messages: Messages, prompt_ends: Mapping[int, int]
+) -> Skeleton | None:
+    """The skeleton of a traced row; None where a content is not printed as it is, or an answer
+    does not begin where its prompt ends."""
+    text = plain(tagged)
+    edges = {span.start for span in spans}
+    answers = [i for i, message in enumerate(messages) if message["role"] == ASSISTANT]
+    if any(prompt_ends.get(index) not in edges for index in answers):
+        return None
+    segments: list[Segment] = []
+    starting: dict[int, int] = {}
+    for span in spans:
+        for match in SAME.finditer(tagged._tags, span.start, span.end):
+            starting[match.start()] = len(segments)
+            piece = text[match.start() : match.end()]
+            segment = _segment(piece, source(match[1]), span, messages)
+            if segment is None:
+                return None
+            segments.append(segment)
+    return Skeleton(
+        tuple(segments), tuple((index, starting[prompt_ends[index]]) for index in answers)
+    )
+
+
+def _segment(piece: str, origin: Source, span: Span, messages: Messages) -> Segment | None:
+    if not origin.content or origin.message is None:
+        return Segment(piece, None, "", span.region, span.message)
+    for field in _FIELDS:
+        if messages[origin.message].get(field) == piece:
+            return Segment("", origin.message, field, span.region, span.message)
+    return None
+
+
+class Memory:
+    """The skeletons learnt lately, by the kind of row that they came from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Hashable, tuple[Skeleton, ...]] = OrderedDict()
+
+    def recall(self, kind: Hashable) -> tuple[Skeleton, ...]:
+        return self._kept.get(kind, ())
+
+    def keep(self, kind: Hashable, skeleton: Skeleton) -> None:
+        with self._lock:
+            known = self._kept.pop(kind, ())
+            self._kept[kind] = known if skeleton in known else (skeleton, *known)[:_PER_KIND]
+            while len(self._kept) > _KINDS:
+                self._kept.popitem(last=False)

@@ -1,0 +1,65 @@
+"""Rendering a chat template so that every character of the output knows its source."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+import jinja2
+from jinja2 import nodes
+
+from sft_core.provenance import dialect, filters
+from sft_core.provenance.hooks import LITERAL, Here, hooked
+from sft_core.provenance.sources import turn
+from sft_core.provenance.tagged import EMPTY, Tagged, UntraceableError
+
+
+def trace(template: str, variables: Mapping[str, Any]) -> Tagged:
+    """What a template prints for ``variables``, each character tagged with its source.
+
+    ``variables["messages"]`` are plain dictionaries. Raises UntraceableError where the output
+    cannot be followed; whatever the template itself raises is passed on.
+    """
+    turns = [turn(index, message) for index, message in enumerate(variables["messages"])]
+    return _traced(template).render({**variables, "messages": turns})
+
+
+@lru_cache(maxsize=64)
+def literals(template: str) -> tuple[str, ...]:
+    """What a template may print besides its variables, in the order of its source. Raises
+    TemplateError where the source cannot be read."""
+    try:
+        tree = hooked(dialect.parse(template))
+    except UntraceableError:
+        return ()
+    found = (node.node for node in tree.find_all(nodes.Filter) if node.name == LITERAL)
+    return tuple(node.value for node in found if isinstance(node, nodes.Const))
+
+
+class _Traced:
+    """A template compiled with the hooks. One render at a time; others wait their turn."""
+
+    def __init__(self, template: str) -> None:
+        self._lock = threading.Lock()
+        self._here = here = Here()
+        environment = filters.environment()
+        environment.concat = here.join  # type: ignore[method-assign]
+        environment.filters.update(here.filters())
+        code = environment.compile(hooked(environment.parse(template)))
+        self._template = jinja2.Template.from_code(environment, code, environment.globals)
+        # What a template prints, and what `~` joins, goes through these two names of its module.
+        module = self._template.root_render_func.__globals__
+        module.update(str=here.printed, str_join=here.join)
+
+    def render(self, variables: Mapping[str, Any]) -> Tagged:
+        with self._lock:
+            self._here.reset()
+            pieces = dialect.run(self._template, variables)
+            return cast(Tagged, dialect.collect(pieces, EMPTY.join))
+
+
+@lru_cache(maxsize=64)
+def _traced(template: str) -> _Traced:
+    return _Traced(template)

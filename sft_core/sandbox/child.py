@@ -1,0 +1,104 @@
+"""The process in which templates run. It imports Jinja and the rooms that it needs, no more."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sft_core import provenance
+from sft_core.provenance import Conversation
+from sft_core.sandbox import wire
+from sft_core.types import TemplateError, TemplateLimitError
+
+MEMORY: Final = 256 * 2**20
+"""Bytes of address space that rendering may take beyond what the child has at its start."""
+_GRACE: Final = 5.0  # seconds after which a child whose parent is gone ends by itself
+
+
+def serve() -> None:
+    """Answers requests until there are no more."""
+    requests = io.FileIO(os.dup(0), "r")
+    replies = io.FileIO(os.dup(1), "w")
+    # Whatever else might read or print must not get between the messages.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    enough = _limit_memory()
+    wire.send(replies, "ready")
+    while True:
+        try:
+            request = wire.receive(requests)
+        except EOFError:
+            return
+        _end_after(request["seconds"] + _GRACE)
+        reply = _reply(request)
+        # What is left over from one visitor's template must not cost the next one's.
+        reply["spent"] = "bug" in reply or _address_space() > enough
+        wire.send(replies, reply)
+        _end_after(0)
+
+
+def _reply(request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"answers": [_answer(request, row) for row in request["conversations"]]}
+    except Exception:  # noqa: BLE001  (goes to the parent, which logs it whole)
+        return {"bug": traceback.format_exc()}
+
+
+def _answer(request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        outcome = provenance.render_conversation(
+            request["source"],
+            Conversation(**row),
+            request["special_tokens"],
+            request["generation_prompt"],
+        )
+    except TemplateError as error:
+        limit = isinstance(error, TemplateLimitError)
+        return {"error": str(error), "limit": limit, "line": error.line, "column": error.column}
+    return {
+        "text": outcome.text,
+        "spans": outcome.spans,
+        "method": outcome.method,
+        "literals": outcome.literals,
+    }
+
+
+# -- limits ---------------------------------------------------------------------------------------
+
+
+def _limit_memory() -> int:
+    """Limits what this process may take; gives the size at which it is better replaced. Where
+    the system knows no such limit, the parent's clock must do."""
+    base = _address_space()
+    try:
+        import resource
+    except ImportError:
+        return sys.maxsize
+    limits = {"RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0} | ({"RLIMIT_AS": base + MEMORY} if base else {})
+    for name, value in limits.items():
+        with suppress(AttributeError, ValueError, OSError):
+            resource.setrlimit(getattr(resource, name), (value, value))
+    return base + MEMORY // 2 if base else sys.maxsize
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped; 0 where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _end_after(seconds: float) -> None:
+    """Ends this process by itself, should its parent be gone; 0 takes that back."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,0 +1,213 @@
+"""The children: started before they are needed, timed, killed, and replaced.
+
+A template that is too slow costs its child and nothing else: the next caller gets another that
+is warm already. Nothing is forked; a child is a new interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from sft_core.sandbox import wire
+from sft_core.types import BusyError, TemplateError, TemplateLimitError
+
+CHILDREN: Final = 2
+_START_SECONDS: Final = 30.0
+_WAIT_SECONDS: Final = 20.0
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_BOOT: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from sft_core.sandbox.child import serve; serve()"
+)
+_LOG: Final = logging.getLogger(__name__)
+
+_TOO_SLOW: Final = (
+    "The template takes longer than {seconds:g} seconds for one conversation. "
+    "Look for loops inside loops, or text that keeps growing."
+)
+_CRASHED: Final = (
+    "The template brought its process down, most likely by taking too much memory. "
+    "Look for text that is multiplied or doubled in a loop."
+)
+_FAILED: Final = (
+    "The lab failed on this template; its log says how. "
+    "Please report it, and use another template for now."
+)
+_BUSY: Final = "Other templates keep the sandbox busy. Wait a moment and try again."
+
+
+def ask(request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """The answers to a request, one for each of its conversations. Raises TemplateLimitError
+    where it takes longer than ``seconds`` or brings its process down."""
+    return _pool().ask(request, seconds)
+
+
+class _GoneError(Exception):
+    """The child ended before it answered."""
+
+
+class _Child:
+    """One process that renders. Starting it does not wait until it is ready."""
+
+    def __init__(self) -> None:
+        kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-X", "utf8", "-c", _BOOT, str(_ROOT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in kept if name in os.environ},
+            bufsize=0,
+        )
+        self._input = cast(wire.Raw, self._process.stdin)
+        self._output = cast(wire.Raw, self._process.stdout)
+        self._ready = False
+        self.spent = False
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+        """Raises TemplateLimitError after ``seconds``, _GoneError where the child is no more."""
+        if not self._ready:
+            self._timed(None, _START_SECONDS)
+            self._ready = True
+        reply = self._timed({**request, "seconds": seconds}, seconds)
+        self.spent = bool(reply["spent"])
+        if "bug" in reply:
+            _LOG.error("The sandbox failed:\n%s", reply["bug"])
+            raise TemplateError(_FAILED)
+        return cast(list[dict[str, Any]], reply["answers"])
+
+    def _timed(self, request: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            self._process.kill()
+
+        clock = threading.Timer(seconds, kill)
+        clock.daemon = True
+        clock.start()
+        try:
+            if request is not None:
+                wire.send(self._input, request)
+            return cast(dict[str, Any], wire.receive(self._output))
+        except (EOFError, OSError, ValueError):
+            self.spent = True
+            if late.is_set():
+                raise TemplateLimitError(_TOO_SLOW.format(seconds=seconds)) from None
+            raise _GoneError from None
+        finally:
+            clock.cancel()
+
+    def end(self) -> None:
+        """Ends the process and waits for it, so that nothing is left behind."""
+        self._process.kill()
+        self._process.wait()
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the process: it has ended, or it is another's."""
+        if self._process.returncode is None:
+            self._process.returncode = 0
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class _Pool:
+    """A few children. One that was killed is replaced at once; callers beyond their number wait."""
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(CHILDREN)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._warm = [_Child() for _ in range(CHILDREN)]
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+        if not self._free.acquire(timeout=_WAIT_SECONDS):
+            raise BusyError(_BUSY)
+        try:
+            return self._ask_twice(request, seconds)
+        finally:
+            self._free.release()
+
+    def _ask_twice(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+        """A child may have died while nobody looked; a template that ends two is to blame."""
+        for _ in range(2):
+            child = self._take()
+            try:
+                return child.ask(request, seconds)
+            except _GoneError:
+                continue
+            finally:
+                self._give_back(child)
+        raise TemplateLimitError(_CRASHED)
+
+    def _take(self) -> _Child:
+        with self._lock:
+            return self._warm.pop() if self._warm else _Child()
+
+    def _give_back(self, child: _Child) -> None:
+        with self._lock:
+            if not child.spent and not self._closed:
+                self._warm.append(child)
+                return
+            if not self._closed:
+                # At the front: the next caller takes from the back one that is ready.
+                self._warm.insert(0, _Child())
+        child.end()
+
+    def close(self) -> None:
+        """Ends the children that are at rest; one at work ends with its request."""
+        with self._lock:
+            self._closed, children, self._warm = True, self._warm, []
+        for child in children:
+            child.end()
+
+    def forget(self) -> None:
+        """In a forked copy of the process: lets go of children that are not its own."""
+        for child in self._warm:
+            child.forget()
+
+
+_started: list[_Pool] = []
+_starting = threading.Lock()
+
+
+def _pool() -> _Pool:
+    with _starting:
+        if not _started:
+            _started.append(_Pool())
+            atexit.register(close)
+        return _started[0]
+
+
+def warm_up() -> None:
+    """Starts the children, so that the first visitor does not wait for them."""
+    _pool()
+
+
+def close() -> None:
+    """Ends the children. The next render starts new ones."""
+    with _starting:
+        pools, _started[:] = list(_started), []
+    for pool in pools:
+        pool.close()
+
+
+def _after_fork() -> None:
+    global _starting
+    _starting = threading.Lock()
+    for pool in _started:
+        pool.forget()
+    _started.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

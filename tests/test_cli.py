@@ -1,0 +1,309 @@
+"""The command line: what it prints, where, and the exit code it leaves with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft_core.cli import main
+from sft_core.events import from_json
+from sft_core.rundir import RunDirectory
+from tests.small_jobs import tiny, trained
+
+ROOT = Path(__file__).resolve().parents[1]
+ALPACA = {"instruction": "Say hi", "output": "Hi."}
+BAD = {"colour": "red"}
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return trained(tmp_path_factory.mktemp("runs") / "run")
+
+
+def rows(path: Path, *values: object) -> str:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return str(path)
+
+
+def printed(out: Out) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.readouterr().out.splitlines()]
+
+
+def inspect(*options: str) -> int:
+    return main(["inspect", "--tokenizer", "bytes", *options])
+
+
+# -- inspect ----------------------------------------------------------------------------------
+
+
+def test_inspect_prints_a_row_a_line(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA, {"prompt": "Hi", "completion": "Hé."})
+    assert inspect("--template", "inst-resp", "--input", file) == 0
+    first, second = printed(capsys)
+    assert (first["id"], second["id"]) == ("row-1", "row-2")
+    assert first["ids"][0] == 256
+    assert second["labels"][-1] == 259
+    assert second["generation_prompt"] == "<INST>Hi<RESP>"
+
+
+def test_inspect_names_bad_rows_and_goes_on(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", BAD, ALPACA)
+    assert inspect("--template", "inst-resp", "--input", file) == 1
+    bad, good = printed(capsys)
+    assert set(bad) == {"id", "error"}
+    assert "colour" in bad["error"]
+    assert good["id"] == "row-2"
+
+
+def test_inspect_takes_a_policy_and_a_length(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA)
+    options = ("--template", "inst-resp", "--input", file)
+    assert inspect(*options, "--policy", "all", "--no-end-of-turn") == 0
+    (row,) = printed(capsys)
+    assert row["reasons"][1] == "whole_text"
+    assert row["reasons"][-1] == "end_not_trained"
+    assert inspect(*options, "--max-length", "4") == 0
+    (row,) = printed(capsys)
+    assert len(row["ids"]) == 4
+
+
+def test_inspect_takes_a_template_of_one_s_own(tmp_path: Path, capsys: Out) -> None:
+    template = tmp_path / "mine.jinja"
+    template.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}")
+    file = rows(tmp_path / "rows.jsonl", ALPACA)
+    assert inspect("--template", str(template), "--input", file) == 0
+    (row,) = printed(capsys)
+    assert row["text"] == "[user]Say hi;[assistant]Hi.;"
+    template.write_text("{% for m in %}")
+    assert inspect("--template", str(template), "--input", file) == 1
+    (row,) = printed(capsys)
+    assert set(row) == {"id", "error"}
+
+
+def test_inspect_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    line = json.dumps(ALPACA).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
+    assert inspect("--template", "inst-resp", "--input", "-") == 0
+    assert [row["id"] for row in printed(capsys)] == ["row-1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--template", "nobody-s", "--input", "rows.jsonl"), "no template"),
+        (("--template", "tokenizer", "--input", "rows.jsonl"), "brings no chat template"),
+        (("--template", "inst-resp", "--input", "missing.jsonl"), "no file missing.jsonl"),
+    ],
+)
+def test_inspect_knows_wrong_usage(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Out,
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows(tmp_path / "rows.jsonl", ALPACA)
+    assert inspect(*options) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("line", ["", "inspect", "inspect --policy nobody", "trian", "compare"])
+def test_wrong_options_leave_with_two(line: str, capsys: Out) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(line.split())
+    assert left.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+# -- train ------------------------------------------------------------------------------------
+
+
+def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sft_core", *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_train_streams_events_and_stops_at_ctrl_c(tmp_path: Path) -> None:
+    config = tmp_path / "run.json"
+    config.write_text(tiny(max_steps=50_000, eval_every=0).to_json())
+    process = command("train", "--config", str(config), "--runs", str(tmp_path / "runs"))
+    with process:
+        assert process.stdout
+        assert process.stderr
+        events = []
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "CheckpointSaved":
+                process.send_signal(signal.SIGINT)
+                break
+        events += [json.loads(line) for line in process.stdout]
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert events[-1]["event"] == "RunStopped"
+    directory = RunDirectory.open(Path(events[-1]["run_dir"]))
+    assert directory.path.parent == tmp_path / "runs"
+    assert [from_json(json.dumps(event)) for event in events] == list(directory.read().events)
+    assert directory.weights() == directory.path / "model"
+    assert "Stopping after this step" in said
+    assert "step/s" in said or "s/step" in said
+
+
+def test_train_applies_settings(tmp_path: Path, capsys: Out) -> None:
+    config = tmp_path / "run.json"
+    config.write_text(tiny().to_json())
+    options = ["--config", str(config), "--runs", str(tmp_path / "runs")]
+    assert main(["train", *options, "--set", "max_steps=2", "--set", "data.eval_rows=4"]) == 0
+    events = printed(capsys)
+    assert sum(event["event"] == "StepLogged" for event in events) == 2
+    assert events[-1]["event"] == "RunFinished"
+    kept = RunDirectory(Path(events[-1]["run_dir"])).config()
+    assert (kept.train.max_steps, kept.data.eval_rows) == (2, 4)
+
+
+def test_train_that_fails_leaves_with_one(tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    source = f"data.source={tmp_path / 'empty.jsonl'}"
+    assert main(["train", "--runs", str(tmp_path / "runs"), "--set", source]) == 1
+    said = capsys.readouterr()
+    last = json.loads(said.out.splitlines()[-1])
+    assert last["event"] == "RunFailed"
+    assert Path(last["run_dir"]).is_dir()
+    assert "sft_core: empty.jsonl is empty" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--config", "missing.json"], "cannot be read: no such file"),
+        (["--config", "broken.json"], "not JSON"),
+        (["--set", "epochz=3"], "Did you mean 'epochs'"),
+        (["--set", "epochs"], "key=value"),
+    ],
+)
+def test_a_wrong_configuration_leaves_with_two(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Out,
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    assert main(["train", *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+# -- compare, evaluate, export ----------------------------------------------------------------
+
+
+def test_compare_prints_both_answers(run: RunDirectory, capsys: Out) -> None:
+    options = [
+        "--run",
+        str(run.path),
+        "--prompt",
+        "Hi",
+        "--prompt",
+        "Hé",
+        "--set",
+        "max_new_tokens=3",
+    ]
+    assert main(["compare", *options, "--json"]) == 0
+    first, second = printed(capsys)
+    assert (first["prompt"], second["prompt"]) == ("Hi", "Hé")
+    for side in ("base", "tuned"):
+        assert len(first[side]["ids"]) <= 3
+        assert first[side]["prompt_ids"] == [256, *b"Hi", 257]
+        assert isinstance(first[side]["stopped"], bool)
+        assert first[side]["reason"]
+    assert main(["compare", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "> Hi" in shown
+    assert "tuned" in shown
+
+
+def test_a_run_is_found_by_its_name_too(run: RunDirectory, capsys: Out) -> None:
+    options = ["--run", run.id, "--runs", str(run.path.parent), "--prompt", "Hi"]
+    assert main(["compare", *options, "--set", "max_new_tokens=2", "--json"]) == 0
+    assert main(["compare", "--run", "nobody", "--prompt", "Hi"]) == 2
+    assert "There is no run" in capsys.readouterr().err
+
+
+def test_evaluate_prints_before_and_after(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:
+    assert main(["evaluate", "--run", str(run.path), "--json"]) == 0
+    (found,) = printed(capsys)
+    assert found["rows"] == found["base"]["rows"] == 40
+    assert 0 <= found["exact_match"] <= 1
+    assert set(found["by_category"]) == set(found["base"]["by_category"])
+    assert found["counts"]["seen"] + found["counts"]["unseen"] == 40
+    assert main(["evaluate", "--run", str(run.path)]) == 0
+    assert "fact never seen" in capsys.readouterr().out
+
+
+def test_evaluate_takes_rows_of_one_s_own(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA, ALPACA | {"output": 5}, {"instruction": "Hi"})
+    assert main(["evaluate", "--run", str(run.path), "--data", file, "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["rows"] == 2
+    assert found["seen"] is None
+    assert "row-3" in said.err
+    missing = str(tmp_path / "missing.jsonl")
+    assert main(["evaluate", "--run", str(run.path), "--data", missing, "--json"]) == 1
+    assert "no file missing.jsonl" in capsys.readouterr().err
+
+
+def test_export_writes_where_it_is_told(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:
+    target = tmp_path / "run.zip"
+    assert main(["export", "--run", str(run.path), "--out", str(target)]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    assert target.stat().st_size > 0
+
+
+# -- the whole of it --------------------------------------------------------------------------
+
+
+def test_the_demo_shows_curve_scores_and_answers(tmp_path: Path, capsys: Out) -> None:
+    quick = ["max_steps=6", "width=16", "depth=1", "heads=2", "max_new_tokens=4", "sample_every=0"]
+    settings = [word for setting in quick for word in ("--set", setting)]
+    assert main(["demo", "--runs", str(tmp_path / "runs"), *settings]) == 0
+    shown = capsys.readouterr().out
+    assert ". training loss" in shown
+    assert "before" in shown
+    assert "fact seen in training" in shown
+    assert shown.count("> ") >= 3
+    assert "compare --run" in shown
+
+
+def test_a_reader_that_goes_away_is_no_crash(run: RunDirectory, tmp_path: Path) -> None:
+    file = rows(tmp_path / "rows.jsonl", *[ALPACA] * 2000)
+    arguments = ("--tokenizer", "bytes", "--template", "inst-resp", "--input", file)
+    with command("inspect", *arguments, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said == ""

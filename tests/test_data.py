@@ -1,0 +1,127 @@
+"""Sources are loaded with their bad rows named, split alike everywhere, and kept whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sft_core import data
+from sft_core.config import DataConfig
+from sft_core.types import DataError, RowError
+
+ROWS = [{"prompt": f"question {at}", "response": f"answer {at}"} for at in range(20)]
+
+
+def write(path: Path, rows: list[object]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_good_rows_go_on_and_bad_ones_are_named(tmp_path: Path) -> None:
+    rows = [ROWS[0], {"prompt": "alone"}, 4, ROWS[1]]
+    loaded = data.load(DataConfig(write(tmp_path / "a.jsonl", rows)))
+    assert [example.answer for example in loaded.examples] == ["answer 0", "answer 1"]
+    assert [bad.row for bad in loaded.bad] == ["row-2", "row-3"]
+    assert "row-2 has no response" in loaded.bad[0].message
+    assert loaded.columns == {"prompt": "prompt", "response": "response"}
+
+
+def test_a_set_without_one_good_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No row of a\.jsonl can be used"):
+        data.load(DataConfig(write(tmp_path / "a.jsonl", [{"prompt": "x", "response": None}])))
+
+
+@pytest.mark.parametrize("rows", [[], [1, 2], [{}]])
+def test_rows_without_fields_are_refused(rows: list[object]) -> None:
+    with pytest.raises(DataError):
+        data.read_rows(rows)
+
+
+def test_the_row_limit_holds(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [*ROWS])
+    assert len(data.load(DataConfig(source, rows=3)).examples) == 3
+    assert len(data.load(DataConfig(source), max_rows=4).examples) == 4
+    assert len(data.load(DataConfig(source, rows=9), max_rows=4).examples) == 4
+
+
+def test_rows_with_the_same_id_are_told_apart() -> None:
+    rows = [{"id": "x", "prompt": "a", "response": "b"}] * 2
+    assert [example.id for example in data.read_rows(rows).examples] == ["x", "x (row-2)"]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        data.load(DataConfig(str(tmp_path)))
+
+
+def test_a_split_is_the_same_everywhere() -> None:
+    loaded = data.read_rows(ROWS)
+    parts = data.split(loaded, DataConfig("x", eval_rows=3, test_rows=4, seed=7))
+    assert [len(part) for part in (parts.train, parts.eval, parts.test)] == [13, 3, 4]
+    assert [example.id for example in parts.test] == EXPECTED_TEST
+    ids = {example.id for part in (parts.train, parts.eval, parts.test) for example in part}
+    assert len(ids) == 20
+    other = data.split(loaded, DataConfig("x", eval_rows=3, test_rows=4, seed=8))
+    assert other.test != parts.test
+
+
+EXPECTED_TEST = ["row-9", "row-7", "row-11", "row-4"]
+
+
+def test_too_few_rows_to_train_on_are_refused() -> None:
+    with pytest.raises(DataError, match="eval_rows and test_rows take all"):
+        data.split(data.read_rows(ROWS), DataConfig("x", eval_rows=12, test_rows=8))
+
+
+def test_the_built_in_set_keeps_its_160_and_40() -> None:
+    loaded = data.load(DataConfig())
+    parts = data.split(loaded, DataConfig())
+    assert (len(parts.train), len(parts.eval), len(parts.test)) == (160, 16, 40)
+    tested = {example.id for example in parts.test}
+    assert not tested & {example.id for example in (*parts.train, *parts.eval)}
+
+
+def test_every_built_in_set_has_a_sentence_and_loads() -> None:
+    for name, sentence in data.BUILT_IN.items():
+        assert sentence.endswith(".")
+        assert data.load(DataConfig(name)).examples
+
+
+def test_examples_are_kept_whole(tmp_path: Path) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}], "name": "Ann"},
+        {"role": "assistant", "content": "", "tool_calls": [call], "weight": 0},
+        {"role": "tool", "content": "{{x}}\u2028", "tool_call_id": "c"},
+        {"role": "assistant", "content": "b", "reasoning_content": "why"},
+    ]
+    rows = [
+        {"id": "m", "messages": turns, "category": "c", "fact": "f", "tools": [{"name": "f"}]},
+    ]
+    alpaca = [{"instruction": "i", "input": "n", "output": "o"}]
+    for given in (rows, alpaca):
+        examples = data.read_rows(given).examples
+        data.write_jsonl(examples, tmp_path / "kept.jsonl")
+        assert data.load(DataConfig(str(tmp_path / "kept.jsonl"))).examples == examples
+
+
+def test_columns_are_listed_where_no_format_fits(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [{"a": "x", "b": "y"}])
+    assert data.columns(DataConfig(source)) == ("a", "b")
+    with pytest.raises(DataError, match="a, b"):
+        data.load(DataConfig(source))
+    mapped = data.load(DataConfig(source, columns={"prompt": "a", "response": "b"}))
+    assert mapped.examples[0].answer == "y"
+
+
+def test_facts_are_those_that_training_names() -> None:
+    rows = [{"prompt": "p", "response": "r", "fact": fact} for fact in ("x", "y", None)]
+    assert data.seen_facts(data.read_rows(rows).examples) == {"x", "y"}
+
+
+def test_a_row_error_names_its_row() -> None:
+    with pytest.raises(RowError) as caught:
+        data.to_example({"prompt": "x"}, "prompt-response", {"prompt": "prompt"}, "row-9")
+    assert caught.value.row == "row-9"

@@ -1,0 +1,117 @@
+"""A zip that loads in plain transformers, and whose script repeats the run's own losses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sft_core.config import DataConfig
+from sft_core.data import load, write_jsonl
+from sft_core.events import EvalLogged, StepLogged
+from sft_core.export import export
+from sft_core.models import open_folder
+from sft_core.rundir import RunDirectory, execute
+from sft_core.types import ModelError, StorageError
+from tests.small_jobs import tiny, trained
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return trained(tmp_path_factory.mktemp("runs") / "run", accumulation=2, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def unpacked(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(export(run, folder / "run.zip")) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_model_is_the_run_s_and_opens_in_plain_transformers(
+    run: RunDirectory, unpacked: Path
+) -> None:
+    ids = torch.tensor([[256, 72, 105, 257]])
+    plain = AutoModelForCausalLM.from_pretrained(unpacked / "model")
+    weights = run.weights()
+    assert weights
+    with torch.no_grad():
+        assert torch.equal(plain(ids).logits, open_folder(weights).model(ids).logits)
+    assert AutoTokenizer.from_pretrained(unpacked / "model")("Hi").input_ids == [72, 105]
+
+
+def test_the_settings_can_be_run_again(run: RunDirectory, unpacked: Path) -> None:
+    assert (unpacked / "config.json").read_text() == run.config().to_json()
+    template = run.template()
+    assert template
+    assert (unpacked / "template.jinja").read_text() == template.source
+    assert "does the run again" in (unpacked / "README.md").read_text()
+
+
+def test_the_script_repeats_the_run_s_losses(run: RunDirectory, unpacked: Path) -> None:
+    script = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=unpacked,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
+    )
+    record = run.read()
+    losses = [float(text) for text in re.findall(r"  loss (\S+)", script.stdout)]
+    assert losses == pytest.approx([event.loss for event in record.of(StepLogged)], abs=2e-3)
+    evals = [float(text) for text in re.findall(r"eval loss (\S+)", script.stdout)]
+    logged = [event.loss for event in record.of(EvalLogged) if event.step > 0]
+    assert evals == pytest.approx(logged, abs=2e-3)
+    again = AutoModelForCausalLM.from_pretrained(unpacked / "retrained").state_dict()
+    first = AutoModelForCausalLM.from_pretrained(unpacked / "model").state_dict()
+    assert again.keys() == first.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-4, rtol=0)
+
+
+def test_rows_that_are_gone_cost_the_script_alone(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    write_jsonl(load(DataConfig(rows=20)).examples, file)
+    config = replace(tiny(max_steps=1), data=DataConfig(source=str(file), eval_rows=2))
+    directory = RunDirectory.create(tmp_path / "run", config)
+    list(execute(config, directory))
+    file.unlink()
+    with zipfile.ZipFile(export(directory, tmp_path / "run.zip")) as archive:
+        names = archive.namelist()
+        readme = archive.read("README.md").decode()
+    assert "model/model.safetensors" in names
+    assert "train.py" not in names
+    assert "rows.jsonl" in readme
+
+
+def test_the_rows_in_the_zip_are_those_that_were_trained(unpacked: Path) -> None:
+    rows = [json.loads(line) for line in (unpacked / "train.jsonl").read_text().splitlines()]
+    steps = [json.loads(line) for line in (unpacked / "steps.jsonl").read_text().splitlines()]
+    assert len(rows) == 160
+    assert [len(micro_batches) for micro_batches in steps] == [2] * 6
+    dealt = [at for micro_batches in steps for batch in micro_batches for at in batch]
+    assert len(set(dealt)) == len(dealt) == 6 * 2 * 4
+
+
+def test_a_run_without_weights_is_not_exported(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run", tiny())
+    with pytest.raises(ModelError, match="nothing to export"):
+        export(directory, tmp_path / "run.zip")
+    assert not (tmp_path / "run.zip").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError):
+        export(run, tmp_path / "file" / "run.zip")

@@ -1,0 +1,146 @@
+"""One server, as ``python app.py`` starts it, and one browser for all tests of the page."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.browser import FLAGS, executable
+
+ROOT = Path(__file__).resolve().parents[2]
+READY = ".view-chips .chip"
+
+
+@dataclass
+class Server:
+    """A running lab: where it answers, how long it took, and which process it is."""
+
+    url: str
+    seconds: float
+    process: subprocess.Popen[str]
+    log: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, **environment: str) -> Server:
+    """Starts ``python app.py`` with its runs in ``folder`` and waits until it answers."""
+    port = free_port()
+    log = folder / "server.log"
+    began = time.monotonic()
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PORT": str(port),
+                "SFT_RUNS_DIR": str(folder / "runs"),
+                "GRADIO_TEMP_DIR": str(folder / "uploads"),
+                "HF_HUB_OFFLINE": "1",
+                **environment,
+            },
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    url = f"http://127.0.0.1:{port}/"
+    while time.monotonic() - began < 60:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status == 200:
+                return Server(url, time.monotonic() - began, process, log)
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"The server does not answer:\n{log.read_text()}")
+
+
+def end(server: Server) -> None:
+    server.process.terminate()
+    try:
+        server.process.wait(20)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = start(tmp_path_factory.mktemp("lab"))
+    yield made
+    end(made)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=executable(), args=list(FLAGS))
+        yield made
+        made.close()
+
+
+@dataclass
+class Watched:
+    """What a page did that it should not do."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def follow(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
+        page.on("console", self._console)
+        page.on("request", self._request)
+
+    def _console(self, message: object) -> None:
+        if getattr(message, "type", "") == "error":
+            self.problems.append(f"console: {getattr(message, 'text', '')}")
+
+    def _request(self, request: object) -> None:
+        url = str(getattr(request, "url", ""))
+        if not re.match(r"(data|blob):|http://127\.0\.0\.1[:/]", url):
+            self.problems.append(f"external request: {url}")
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """Every test that opens a page also asserts: no script or console error, nothing asked from
+    another machine."""
+    made = Watched()
+    yield made
+    assert made.problems == []
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport={"width": 1440, "height": 900})
+    made.set_default_timeout(20_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, server: Server, watched: Watched) -> Page:
+    """The lab, opened."""
+    return visit(context, server.url, watched)
+
+
+def visit(context: BrowserContext, url: str, watched: Watched) -> Page:
+    page = context.new_page()
+    watched.follow(page)
+    page.goto(url)
+    page.wait_for_selector(READY)
+    return page
