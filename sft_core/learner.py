@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sft_core.batch import Batch, Labelled, Plan, by_length, collate, plan
+from sft_core.batch import Batch, Labelled, Plan, by_length, collate, pieces, plan
 from sft_core.config import TrainConfig
 from sft_core.loss import count_targets, head_on_targets, summed, targets
-from sft_core.models import Opened, arguments, pad_id, precision
+from sft_core.models import BF16_PARAMETERS, Opened, arguments, pad_id, precision
 from sft_core.pace import never
 from sft_core.schedule import optimizer, scheduler
 from sft_core.types import IGNORE_INDEX, ConfigError, NonFiniteLossError
@@ -55,6 +55,14 @@ class _Masked:
         return (IGNORE_INDEX,) * len(self.row.ids)
 
 
+def _worth_of_a_piece(device: torch.device, parameters: int) -> int:
+    """What one more forward and backward pass costs beyond its tokens, in tokens. A GPU is only
+    filled by many; on a CPU a large model is slow enough for the pass itself not to count."""
+    if device.type != "cpu":
+        return 4096
+    return 128 if parameters < BF16_PARAMETERS else 32
+
+
 class Learner:
     """A model in training, its optimiser, and the rows that it learns from."""
 
@@ -72,6 +80,7 @@ class Learner:
         self._rows = rows
         self._lengths = [len(row.ids) for row in rows]
         self._pad = pad_id(opened.tokenizer)
+        self._worth = _worth_of_a_piece(self.device, opened.parameters)
         self.steps_per_epoch = math.ceil(len(self._plan(0)) / config.accumulation)
         self.total = config.max_steps or math.ceil(config.epochs * self.steps_per_epoch)
         self.done = 0  # optimiser steps
@@ -109,12 +118,16 @@ class Learner:
     def _plan(self, epoch: int) -> Plan:
         return plan(self._lengths, self.config.batch_size, seed=self.config.seed, epoch=epoch)
 
-    def _share(self, positions: Sequence[int]) -> Batch:
-        """This process's part of a micro-batch. All take part in every backward pass, so one that
-        gets no row takes a masked one."""
-        own = positions[self.accelerator.process_index :: self.accelerator.num_processes]
-        rows: list[Labelled] = [self._rows[at] for at in own]
-        return collate(rows or [_Masked(self._rows[positions[0]])], self._pad).to(self.device)
+    def _work(self, micro_batches: Plan) -> list[Batch]:
+        """What this process computes for a step, cut so that little padding is computed with it.
+        All processes take part in a step, so one that gets no row takes a masked one."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        work = [
+            collate([self._rows[at] for at in piece], self._pad)
+            for positions in micro_batches
+            for piece in pieces(self._lengths, positions[rank::count], self._worth)
+        ]
+        return work or [collate([_Masked(self._rows[micro_batches[0][0]])], self._pad)]
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -127,16 +140,17 @@ class Learner:
         """
         rows = [self._rows[at] for positions in micro_batches for at in positions]
         trained = sum(label != IGNORE_INDEX for row in rows for label in row.labels)
-        self._model.train()
-        loss = torch.zeros((), device=self.device)
         if self._any(should_stop()):
             return None
-        for number, positions in enumerate(micro_batches, 1):
+        self._model.train()
+        loss = torch.zeros((), device=self.device)
+        work = self._work(micro_batches)
+        for number, batch in enumerate(work, 1):
             # Where several processes must stay in step, only the check above counts.
             if number > 1 and self.accelerator.num_processes == 1 and should_stop():
                 self._optimizer.zero_grad()
                 return None
-            loss += self._backward(self._share(positions), trained, number == len(micro_batches))
+            loss += self._backward(batch.to(self.device), trained, number == len(work))
         return self._apply(float(self._all(loss)), sum(len(row.ids) for row in rows), trained)
 
     def _backward(self, batch: Batch, trained: int, is_last: bool) -> Tensor:

@@ -24,7 +24,7 @@ from typing import Final
 
 from sft_core.compute import Compute, Job
 from sft_core.config import LabConfig
-from sft_core.events import Event, RunInterrupted, RunQueued, RunRecord
+from sft_core.events import Event, PhaseEntered, RunInterrupted, RunQueued, RunRecord
 from sft_core.jobqueue import JobQueue, Ticket
 from sft_core.jobs import TrainJob
 from sft_core.rundir import CONFIG, EVENTS, RunDirectory
@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 ALPHABET: Final = "23456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH: Final = 12  # 30 ** 12 is about 2 ** 59
 RECORDS_KEPT: Final = 48
+PULSE_SECONDS: Final = 1.0
 GONE: Final = "The lab ended while this run was going on. What was saved until then is kept."
 LEFT_WAITING: Final = "The lab ended while this run waited in the queue. Start it again."
+Heard = queue.SimpleQueue[Event | LabError | None]
 _ID: Final = re.compile(rf"[{ALPHABET}]{{{ID_LENGTH}}}")
 
 
@@ -95,9 +97,11 @@ class Runs:
 
     def ask(self, job: Job) -> Iterator[Event]:
         """Queues a job and yields its events, among them RunQueued while others stand before it.
-        Closing the iterator takes the job back. Raises LimitError, BusyError, the job's error."""
+        Where a job stands is repeated every second that nothing else happens, so that whoever
+        listens gets a chance to leave. Closing the iterator takes the job back. Raises
+        LimitError, BusyError, the job's error."""
         job.check(self.host)
-        heard: queue.SimpleQueue[Event | LabError | None] = queue.SimpleQueue()
+        heard: Heard = queue.SimpleQueue()
         id = new_id()
         ticket = Ticket(
             id,
@@ -108,10 +112,7 @@ class Runs:
         )
         self._queue.add(ticket)
         try:
-            while (item := heard.get()) is not None:
-                if isinstance(item, LabError):
-                    raise item
-                yield item
+            yield from _events(heard)
         except GeneratorExit:
             self._queue.take_back(ticket)
             raise
@@ -232,6 +233,24 @@ class Runs:
         if not self.host.keep_hours:
             return "Check the link, or start a new run."
         return f"Runs are kept for {self.host.keep_hours:g} hours; start a new one."
+
+
+def _events(heard: Heard) -> Iterator[Event]:
+    """What a ticket heard, until it ends; see ``Runs.ask``."""
+    stand: Event | None = None
+    while True:
+        try:
+            message = heard.get(timeout=PULSE_SECONDS)
+        except queue.Empty:
+            if stand:
+                yield stand
+            continue
+        if message is None:
+            return
+        if isinstance(message, LabError):
+            raise message
+        stand = message if isinstance(message, RunQueued | PhaseEntered) else None
+        yield message
 
 
 def _touched(directory: RunDirectory) -> float:

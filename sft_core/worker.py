@@ -33,7 +33,7 @@ from sft_core.zerogpu import ZeroGPUCompute, on_zero_gpu
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS: Final = 1.0
+GRACE_SECONDS: Final = 0.7
 """How long a job that has nothing to lose may take to stop by itself before it is killed."""
 ORPHAN_SECONDS: Final = 60.0
 """How long training may take to save and end once the lab that started it is gone."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, product
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_core.batch import batches, by_length, collate, plan, waste, waste_at
+from sft_core.batch import batches, by_length, collate, pieces, plan, waste, waste_at
 from sft_core.types import IGNORE_INDEX, Encoded, EncodeError, Reason
 from tests.tensors import Row, rows_of
 
@@ -92,16 +94,21 @@ def test_seed_and_epoch_decide_the_plan() -> None:
 
 
 def test_a_plan_is_the_same_on_every_machine() -> None:
-    assert plan([3, 1, 2, 5, 4], 2, seed=42) == ((1, 4), (0, 3), (2,))
+    assert plan([3, 1, 2, 5, 4], 2, seed=42) == ((4, 1), (0, 3), (2,))
 
 
 def test_grouping_saves_padding_and_still_changes_companions() -> None:
     lengths = [(37 * at) % 101 + 1 for at in range(400)]
-    grouped = plan(lengths, 8, seed=0)
-    loose = plan(lengths, 8, seed=0, group_by_length=False)
+    grouped = plan(lengths, 8, seed=0, group_by_length=True)
+    loose = plan(lengths, 8, seed=0)
     assert waste(lengths, grouped).share < 0.5 * waste(lengths, loose).share
     companions = [
-        {row for rows in plan(lengths, 8, seed=0, epoch=epoch) for row in rows if 5 in rows}
+        {
+            row
+            for rows in plan(lengths, 8, seed=0, epoch=epoch, group_by_length=True)
+            for row in rows
+            if 5 in rows
+        }
         for epoch in range(4)
     ]
     assert len(set(map(frozenset, companions))) == 4
@@ -109,7 +116,8 @@ def test_grouping_saves_padding_and_still_changes_companions() -> None:
 
 def test_long_and_short_batches_come_in_any_order() -> None:
     lengths = list(range(1, 401))
-    means = [sum(lengths[row] for row in rows) for rows in plan(lengths, 8, seed=0)]
+    dealt = plan(lengths, 8, seed=0, group_by_length=True)
+    means = [sum(lengths[row] for row in rows) for rows in dealt]
     assert means != sorted(means)
     assert means != sorted(means, reverse=True)
 
@@ -122,6 +130,38 @@ def test_batches_are_the_plan_collated() -> None:
         sum(len(rows[at].ids) for at in chosen) for chosen in dealt
     ]
     assert made[0].input_ids[0, 0].item() == rows[dealt[0][0]].ids[0]
+
+
+# -- pieces -----------------------------------------------------------------------------------
+
+
+def cheapest(lengths: list[int], worth: int) -> int:
+    """The least cost of all cuts, by trying every one."""
+    ordered = sorted(lengths)
+    costs = []
+    for choice in product((False, True), repeat=len(ordered) - 1):
+        places = [0, *(at + 1 for at, cut in enumerate(choice) if cut), len(ordered)]
+        costs.append(
+            sum((end - start) * ordered[end - 1] + worth for start, end in pairwise(places))
+        )
+    return min(costs)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.integers(0, 200))
+@settings(deadline=None)
+def test_pieces_are_the_cheapest_way_to_compute_a_batch(lengths: list[int], worth: int) -> None:
+    rows = list(range(len(lengths)))
+    cut = pieces(lengths, rows, worth)
+    assert sorted(row for piece in cut for row in piece) == rows
+    assert waste(lengths, cut).slots + worth * len(cut) == cheapest(lengths, worth)
+
+
+def test_pieces_save_padding_where_it_is_worth_it() -> None:
+    lengths = [10, 200, 12, 190]
+    assert pieces(lengths, (0, 1, 2, 3), 50) == ((0, 2), (3, 1))
+    assert pieces(lengths, (0, 1, 2, 3), 10_000) == ((0, 2, 3, 1),)
+    assert pieces(lengths, (0, 1, 2, 3), 0) == ((0,), (2,), (3,), (1,))
+    assert pieces(lengths, (), 5) == ()
 
 
 # -- waste ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,12 @@ PLAIN = TrainConfig(
 
 
 def learner(
-    rows: Sequence[Row] = ROWS, model: torch.nn.Module | None = None, **changes: object
+    rows: Sequence[Row] = ROWS,
+    model: torch.nn.Module | None = None,
+    parameters: int = 1,
+    **changes: object,
 ) -> Learner:
-    from dataclasses import replace
-
-    opened = Opened(model or tiny_model(), load_tokenizer("words"), (), 1, 1, 64)
+    opened = Opened(model or tiny_model(), load_tokenizer("words"), (), parameters, 1, 64)
     return Learner(opened, replace(PLAIN, **changes), rows)
 
 
@@ -134,6 +136,13 @@ def test_half_an_epoch_and_a_number_of_steps() -> None:
     assert (many.total, len(list(many.steps()))) == (9, 9)
 
 
+def test_little_padding_is_computed() -> None:
+    rows = rows_of((2, 2), (30, 20), (2, 1))
+    one = learner(rows, parameters=10**9)
+    work = one._work(((0, 1, 2),))
+    assert [tuple(batch.input_ids.shape) for batch in work] == [(2, 4), (1, 50)]
+
+
 # -- measuring and stopping -------------------------------------------------------------------
 
 
@@ -217,7 +226,6 @@ def test_weights_that_are_not_finite_are_found() -> None:
 # -- several processes ------------------------------------------------------------------------
 
 TOGETHER = """
-from dataclasses import replace
 import torch
 torch.set_num_threads(1)
 from tests.test_learner import learner

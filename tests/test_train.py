@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -499,8 +500,6 @@ def test_a_lack_of_memory_names_the_knobs(tmp_path: Path) -> None:
 
 
 def test_more_steps_than_the_host_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr(train_module, "HOST", replace(train_module.HOST, max_steps=3))
     with pytest.raises(LimitError, match=r"train\.max_steps is 4"):
         list(run(configured(tmp_path), tmp_path / "run"))
@@ -512,8 +511,6 @@ def test_more_steps_than_the_host_allows(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_hosts_minutes_bound_a_run_that_names_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr(train_module, "HOST", replace(train_module.HOST, max_minutes=1e-6))
     *_, end = run(configured(tmp_path), tmp_path / "run")
     assert isinstance(end, RunStopped)

@@ -52,10 +52,18 @@ class Case:
     def asked(self) -> Rendered | None:
         """What generation sends for the last trained answer; None where nothing stands before
         it, or where the template refuses to ask."""
+        return self._before_last_answer(generation=True)
+
+    @cached_property
+    def asked_without(self) -> Rendered | None:
+        """The same without a generation prompt."""
+        return self._before_last_answer(generation=False)
+
+    def _before_last_answer(self, generation: bool) -> Rendered | None:
         if not self.trained_turns or self.trained_turns[-1][0] == 0:
             return None
         try:
-            return self.prompt(self.trained_turns[-1][0])
+            return self.prompt(self.trained_turns[-1][0], generation)
         except TemplateError:
             return None
 

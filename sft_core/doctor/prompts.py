@@ -51,11 +51,12 @@ def _difference(case: Case, prompt: Sequence[int], trained: Sequence[int]) -> Fi
 
 
 def no_generation_prompt(case: Case) -> Found:
-    if case.asked is None:
+    if case.asked is None or case.asked_without is None:
         return
     message, start = case.trained_turns[-1]
-    if case.asked.text != case.prompt(message, generation=False).text:
-        return  # it prints something
+    said = case.said(message)
+    if case.asked.text != case.asked_without.text or said.tool_calls or said.reasoning:
+        return  # it prints something, or the answer itself begins with markup
     end = _own_words(case, message, start)
     if case.rendered.text[start:end].strip():
         yield Finding(
@@ -101,8 +102,10 @@ def trailing_space(case: Case) -> Found:
 
 def _spaces_lead(tokenizer: Tokenizer) -> bool:
     """Whether words have tokens that begin with the space before them."""
-    (result,) = tokenize(tokenizer, [Cut("a a")])
-    return isinstance(result, Pieces) and any(a <= 1 and b > 2 for a, b in result.offsets)
+    text = "a the of is"
+    (result,) = tokenize(tokenizer, [Cut(text)])
+    places = result.offsets if isinstance(result, Pieces) else []
+    return any(text[start:end].startswith(" ") and end > start + 1 for start, end in places)
 
 
 def glued_answer(case: Case) -> Found:

@@ -53,6 +53,7 @@ def merged_border(case: Case) -> Found:
                 f"Tokenised in one go, {case.rendered.text[a:b]!r} would be one token that holds "
                 "the end of the prompt and the start of the answer. The lab cuts there, as "
                 "generation does, so other tools may show other ids.",
+                "Nothing has to be done.",
                 tokens=case.positions(start - 1, start + 1),
             )
             return

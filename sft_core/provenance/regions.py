@@ -28,8 +28,8 @@ def painted(tagged: Tagged, known: Known) -> Painted:
     """The regions of a traced text."""
     text = plain(tagged)
     bos, runs = _runs(tagged, known)
-    runs = _without_quotes(runs, known.roles)
     view = Text(text, runs, known)
+    view = view.of(_without_quotes(view))
     runs = _adopted(view)
     view = view.of(runs)
     messages = sorted({run.message for run in runs if run.message is not None})
@@ -60,22 +60,12 @@ def _runs(tagged: Tagged, known: Known) -> tuple[int, list[Run]]:
 # -- whose is it ----------------------------------------------------------------------------------
 
 
-def _without_quotes(runs: list[Run], roles: Sequence[str]) -> list[Run]:
-    """An answer that another turn quotes is, there, a part of that turn."""
-    made = list(runs)
-    for at in range(1, len(runs) - 1):
-        before, run, after = runs[at - 1 : at + 2]
-        host = before.message
-        if (
-            run.source.content
-            and run.message != host == after.message
-            and host is not None
-            and not before.source.content
-            and not after.source.content
-            and roles[run.message or 0] == ASSISTANT
-            and any(other.source == run.source and other is not run for other in made)
-        ):
-            made[at] = run._replace(source=Source(host, False))
+def _without_quotes(view: Text) -> list[Run]:
+    """An answer that another turn quotes is, there, something that this turn says."""
+    made = list(view.runs)
+    for at, run in enumerate(made):
+        if run.start in view.quoted and view.known.roles[run.message or 0] == ASSISTANT:
+            made[at] = run._replace(source=Source(made[at - 1].message, True))
     return made
 
 
@@ -146,12 +136,13 @@ def _cut(run: Run, marks: Mapping[int, Marks], known: Known) -> Iterable[Span]:
         return
     content, end, after = marks[run.message]
     answer = known.roles[run.message] == ASSISTANT
-    inside = Region.CONTENT if answer or run.source.content else Region.SEPARATOR
-    opening = Region.HEADER if answer or not run.source.content else Region.CONTENT
+    if run.source.content and not answer:
+        yield Span(run.start, run.end, Region.CONTENT, run.message)
+        return
     start = run.start
     for edge, region in (
-        (content, opening),
-        (end, inside),
+        (content, Region.HEADER),
+        (end, Region.CONTENT if answer else Region.SEPARATOR),
         (after, Region.END_OF_TURN),
         (run.end, Region.SEPARATOR),
     ):

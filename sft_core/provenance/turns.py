@@ -74,6 +74,24 @@ class Text:
     def own(self, message: int) -> list[Run]:
         return [run for run in self.runs if run.message == message]
 
+    @cached_property
+    def quoted(self) -> frozenset[int]:
+        """Where runs of content begin that stand in the midst of another message's turn, though
+        the message has a turn of its own."""
+        found: set[int] = set()
+        for before, run, after in zip(self.runs, self.runs[1:], self.runs[2:], strict=False):
+            host = before.message
+            if (
+                run.source.content
+                and host is not None
+                and run.message != host == after.message
+                and not before.source.content
+                and not after.source.content
+                and any(other.source == run.source and other != run for other in self.runs)
+            ):
+                found.add(run.start)
+        return frozenset(found)
+
     def specials(self, start: int, end: int) -> list[re.Match[str]]:
         """What looks like a special token in a stretch of the text."""
         return list(self._pattern.finditer(self.text, start, end))
@@ -113,7 +131,8 @@ def marks_of(view: Text, message: int) -> Marks:
     """Where the parts of a turn begin. Its own content ends with the last character that the
     message brought; what the template prints after that closes the turn."""
     own = view.own(message)
-    content = [run for run in own if run.source.content]
+    spoken = [run for run in own if run.source.content]
+    content = [run for run in spoken if run.start not in view.quoted] or spoken
     silent = None if content else _silent(view, message, own)
     start = _content_start(view, message, own, content)
     if start is None:
@@ -123,8 +142,10 @@ def marks_of(view: Text, message: int) -> Marks:
     for run in own:
         if run.start <= stop < run.end:
             stop = run.end
-    header = view.literals(message, 0, start)
-    answer = view.literals(message, start, last)
+    # Where no prompt opens the turn, the answer opens it, and is still not closed by that.
+    opened = start if start > own[0].start or not content else max(content[0].start, start)
+    header = view.literals(message, 0, opened)
+    answer = view.literals(message, opened, last)
     closers = view.specials(last, stop)
     outer = [match for match in closers if match[0] not in view.openers] or closers
     return Marks(start, *closing(view.text, (last, stop), outer, header, answer))

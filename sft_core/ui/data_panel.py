@@ -27,9 +27,11 @@ from sft_core.ui.session import (
     Pick,
     check_source,
     optional_whole,
+    pack,
     parse,
     rows_of,
     sentence,
+    unpack,
     whole,
 )
 from sft_core.ui.view import dumps, view
@@ -103,9 +105,10 @@ class Panel:
 # -- handlers --------------------------------------------------------------------------------
 
 
-def load(source: Source, previous: DataConfig) -> tuple[Any, ...]:
+def load(source: Source, held: str) -> tuple[Any, ...]:
     """-> (data configuration, chosen row, reading, rows, builder). A source that cannot be read
     leaves what was loaded as it is and says why."""
+    previous = unpack(held)
     try:
         config = source.config(previous)
     except LabError as error:
@@ -126,7 +129,7 @@ def loaded(config: DataConfig) -> tuple[Any, ...]:
     example = rows.at(first)
     assert example is not None
     return (
-        config,
+        pack(config),
         first,
         dumps(reading_value(config, rows)),
         dumps(rows_value(rows, first.part, 0, first)),
@@ -147,18 +150,18 @@ def _columns(config: DataConfig) -> tuple[str, ...]:
         return ()
 
 
-def turn_page(config: DataConfig, pick: Pick, asked: dict[str, Any]) -> str:
+def turn_page(held: str, pick: Pick, asked: dict[str, Any]) -> str:
     """The page of rows that was asked for."""
     part = asked.get("part")
     part = part if part in {"all", *PARTS} else "all"
-    return dumps(rows_value(rows_of(config), part, int(asked.get("page") or 0), pick))
+    return dumps(rows_value(rows_of(unpack(held)), part, int(asked.get("page") or 0), pick))
 
 
-def choose(config: DataConfig, shown: str, asked: dict[str, Any]) -> tuple[Any, ...]:
+def choose(held: str, shown: str, asked: dict[str, Any]) -> tuple[Any, ...]:
     """-> (chosen row, rows, builder) for the row that was clicked; nothing changes where there is
     no such row."""
     pick = Pick(str(asked.get("part")), int(asked.get("place") or 0))
-    rows = rows_of(config)
+    rows = rows_of(unpack(held))
     example = rows.at(pick) if pick.part in PARTS else None
     if example is None:
         return (gr.skip(),) * 3
@@ -219,7 +222,7 @@ def build(config: DataConfig) -> Panel:
             )
     return Panel(
         source=Fields(Source, **parts, reading=reading),
-        config=gr.State(config),
+        config=gr.State(pack(config)),
         pick=gr.State(Pick()),
         reading=reading,
         rows=shown,

@@ -54,11 +54,21 @@ class Pick:
     place: int = 0
 
 
+def pack(config: DataConfig) -> str:
+    """A data configuration as the page keeps it: text, since Gradio must be able to hash it."""
+    return json.dumps(LabConfig(data=config).to_dict()["data"])
+
+
+def unpack(text: str) -> DataConfig:
+    return LabConfig.from_dict({"data": json.loads(text)}).data
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The values of the controls that make the contract, as the page holds them."""
+    """The values of the controls that make the contract, as the page holds them. ``held`` is the
+    data configuration in force, packed."""
 
-    data: DataConfig = field(default_factory=DataConfig)
+    held: str = field(default_factory=lambda: pack(DataConfig()))
     pick: Pick = field(default_factory=Pick)
     model: str = catalogue.BYTES_GPT
     own_model: str = ""
@@ -73,6 +83,10 @@ class Choices:
     end_of_turn: bool = True
     conversation: str = ""
     max_length: float | None = 256
+
+    @property
+    def data(self) -> DataConfig:
+        return unpack(self.held)
 
 
 # -- errors ----------------------------------------------------------------------------------
@@ -252,7 +266,7 @@ _sets_lock = threading.Lock()
 def rows_of(config: DataConfig, host: Host = HOST) -> Rows:
     """Loads and splits a data set, or remembers it. Raises DataError, HubError, LimitError."""
     check_source(config.source, host)
-    key = (json.dumps(LabConfig(data=config).to_dict()["data"]), _changed(config.source))
+    key = (pack(config), _changed(config.source))
     with _sets_lock:
         if key in _sets:
             _sets.move_to_end(key)

@@ -38,6 +38,7 @@ from sft_core.ui.session import (
     model_config,
     rows_of,
     sentence,
+    unpack,
 )
 from sft_core.ui.settings_form import Settings, consequence_value
 from sft_core.ui.view import dumps, view
@@ -146,16 +147,14 @@ def known_record(runs: Runs, run: str | None) -> RunRecord | None:
         return None
 
 
-def around(
-    runs: Runs, run: str | None, own: list[str] | None, config: DataConfig
-) -> tuple[Any, ...]:
+def around(runs: Runs, run: str | None, own: list[str] | None, held: str) -> tuple[Any, ...]:
     """-> (address, list of runs, held-out rows, this visitor's runs): what changes when another
     run is looked at, or when it ends."""
     mine = remembered(own, run)
     return (
         dumps({"run": run}) if run else gr.skip(),
         dumps(runs_value(kept(runs, mine), run)),
-        dumps(held_out(runs, run, config)),
+        dumps(held_out(runs, run, unpack(held))),
         mine,
     )
 

@@ -76,7 +76,7 @@ def choices_of(
     """The controls of the contract, wherever on the page they stand."""
     return Fields(
         Choices,
-        data=data.config,
+        held=data.config,
         pick=data.pick,
         conversation=template.builder,
         max_length=train.settings["max_length"],

@@ -56,9 +56,17 @@ def type_template(page: Page, text: str) -> None:
     page.keyboard.insert_text(text)
 
 
+STRIP_TEXT = """() => [...document.querySelectorAll("#strip .strip .t[data-i]")]
+    .map((chip) => chip.textContent).join("").replaceAll("·", " ")"""
+
+
 def strip_text(page: Page) -> str:
-    chips = page.locator("#strip .strip .t[data-i]").all_inner_texts()
-    return "".join(chips)
+    """What the tokens under the template spell."""
+    return str(page.evaluate(STRIP_TEXT))
+
+
+def wait_for_strip(page: Page, text: str) -> None:
+    page.wait_for_function(f"(text) => ({STRIP_TEXT})().includes(text)", arg=text)
 
 
 # -- the server ------------------------------------------------------------------------------
@@ -181,16 +189,14 @@ def test_a_link_to_a_run_that_is_gone_says_so(
 
 
 def test_typing_in_the_template_repaints_the_tokens(page: Page) -> None:
-    before = strip_text(page)
-    type_template(page, "{% for m in messages %}<INST>{{ m.content | upper }}<END>{% endfor %}")
-    expect(page.locator("#strip .strip")).not_to_have_text(before)
     content = page.locator("#builder textarea").first.input_value()
-    expect(page.locator("#strip .strip")).to_contain_text(content.upper()[:1])
-    assert content.upper().replace(" ", "·") in strip_text(page)
+    assert content in strip_text(page)
+    type_template(page, "{% for m in messages %}<INST>{{ m.content | upper }}<END>{% endfor %}")
+    wait_for_strip(page, f"<INST>{content.upper()}<END>")
     type_template(page, "{% for m in messages %}{{ m.content }}{% endfor")
     expect(page.locator("#strip .token-line")).to_contain_text("last working version")
     expect(page.locator("#findings .finding-error")).to_be_visible()
-    assert content.upper().replace(" ", "·") in strip_text(page), "the last good tokens stay"
+    assert content.upper() in strip_text(page), "the last good tokens stay"
 
 
 def test_the_mask_controls_change_what_is_trained(page: Page) -> None:
@@ -227,16 +233,15 @@ def test_another_row_and_an_own_conversation(page: Page) -> None:
     asked = page.locator("#rows .row-card:nth-child(2) .turn-user .turn-text").inner_text()
     expect(page.locator("#builder textarea").first).to_have_value(asked)
     page.locator("#builder textarea").first.fill("Zebra?")
-    expect(page.locator("#strip .strip")).to_contain_text("Z")
-    assert "Zebra?" in strip_text(page)
+    wait_for_strip(page, "Zebra?")
     page.click("#builder button:has-text('Back to the row')")
     expect(page.locator("#builder textarea").first).to_have_value(asked)
-    expect(page.locator("#strip .strip")).not_to_contain_text("Z")
+    wait_for_strip(page, asked)
 
 
 def test_another_preset_and_another_model(page: Page) -> None:
     choose(page, "preset", "ChatML")
-    expect(page.locator("#strip .strip")).to_contain_text("<|im_start|>")
+    wait_for_strip(page, "<|im_start|>user")
     expect(page.locator("#missing")).to_be_visible()
     one = page.locator("#strip .t[data-i]").count()
     page.click("#missing label:has-text('Leave as text')")
@@ -255,7 +260,7 @@ def choose(page: Page, dropdown: str, option: str) -> None:
 def test_markup_in_data_and_template_stays_text(page: Page, tmp_path: Path) -> None:
     rows = tmp_path / "attack.jsonl"
     row = {"prompt": f"Say {ATTACK}", "response": ATTACK, "category": ATTACK}
-    bad = {"prompt": ATTACK, "response": 5}
+    bad = {"prompt": ATTACK, "id": f"bad {ATTACK}"}
     lines = [json.dumps({**row, "id": f"{ATTACK}{n}"}) for n in range(24)] + [json.dumps(bad)]
     rows.write_text("\n".join(lines))
     page.click("#source-kind label:has-text('Upload')")

@@ -79,12 +79,13 @@ window.SFT = (() => {
   /** Called once for each gr.HTML that is a view; `props.value` is JSON text. */
   function mount(name, element, props, watch, trigger) {
     const root = element.querySelector(".view");
+    let shown = null;
     const api = {
       send: (event, data) => trigger(event, data),
-      keep: (value) => { props.value = JSON.stringify(value); },
+      // What a person changed here is what the server gets, and it is on the page already.
+      keep: (value) => { props.value = shown = JSON.stringify(value); },
     };
     const update = views[name](root, api);
-    let shown = null;
     const paint = () => {
       const text = props.value;
       if (!text || text === shown) return;

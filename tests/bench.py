@@ -1,0 +1,281 @@
+"""``make bench``: what the lab does a second, beside peers that run interleaved with it.
+
+Three tables: tokens a second in training against transformers' Trainer on the same rows and
+weights; rows a second from messages to labels against the tokenizer alone and against
+transformers' own ``apply_chat_template``; and how long the built-in lesson takes from a
+configuration to its exact match. Figures are medians with the spread of the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+from sft_core import data
+from sft_core.config import DataConfig, LabConfig, MaskPolicy, TrainConfig
+from sft_core.encode import encode_many
+from sft_core.events import RunFinished, ScoreLogged
+from sft_core.learner import Learner
+from sft_core.models import Opened, open_model
+from sft_core.prepare import prepare
+from sft_core.sandbox import render_many
+from sft_core.templates import find_preset
+from sft_core.tokenizer import Tokenizer, load_tokenizer
+from sft_core.train import train
+from sft_core.types import IGNORE_INDEX, Example, Message, Template
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Something to be timed: ``run`` does the work and says how many units it did."""
+
+    name: str
+    run: Callable[[], float]
+
+
+def race(title: str, unit: str, contenders: Sequence[Contender], rounds: int) -> None:
+    """Times contenders in turn, so that a drifting machine treats all alike; the first one is
+    what the others are compared with."""
+    rates: dict[str, list[float]] = {it.name: [] for it in contenders}
+    for _ in range(rounds):
+        for contender in contenders:
+            started = time.perf_counter()
+            done = contender.run()
+            rates[contender.name].append(done / (time.perf_counter() - started))
+    print(f"\n{title} ({unit}, median of {rounds} interleaved runs)")
+    print(f"{'':44s}{'median':>12s}{'least':>12s}{'most':>12s}{'ratio':>8s}")
+    first = statistics.median(rates[contenders[0].name])
+    for name, found in rates.items():
+        middle = statistics.median(found)
+        row = "".join(f"{value:12,.0f}" for value in (middle, min(found), max(found)))
+        print(f"{name:44s}{row}{middle / first:8.2f}")
+
+
+# -- training ---------------------------------------------------------------------------------
+
+
+class PeerRows(torch.utils.data.Dataset[dict[str, list[int]]]):
+    """The lab's encoded rows in the form that a Trainer takes."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = [(list(row.ids), list(row.labels)) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> dict[str, list[int]]:
+        ids, labels = self.rows[at]
+        return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
+
+
+def padded(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    longest = max(len(row["input_ids"]) for row in rows)
+    fill = {"input_ids": pad, "labels": IGNORE_INDEX, "attention_mask": 0}
+    return {
+        key: torch.tensor([row[key] + [value] * (longest - len(row[key])) for row in rows])
+        for key, value in fill.items()
+    }
+
+
+def lab_steps(opened: Opened, rows: Sequence[Any], config: TrainConfig) -> float:
+    """Trains a copy of the model; gives the number of tokens, padding not counted."""
+    fresh = replace(opened, model=copy.deepcopy(opened.model))
+    learner = Learner(fresh, config, rows)
+    return sum(step.tokens for it in learner.steps() if (step := learner.optimise(it, never)))
+
+
+def trainer_steps(
+    opened: Opened, rows: Sequence[Any], config: TrainConfig, batch: int, accumulation: int
+) -> float:
+    """The same with transformers' Trainer, as the tutorials use it."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=config.max_steps or -1,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.schedule,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        peer = Trainer(
+            model=copy.deepcopy(opened.model),
+            args=arguments,
+            train_dataset=PeerRows(rows),
+            data_collator=lambda chosen: padded(chosen, 0),
+        )
+        peer.train()
+    mean = sum(len(row.ids) for row in rows) / len(rows)
+    return (config.max_steps or 0) * batch * accumulation * mean
+
+
+def distilgpt2_shape(tokenizer: Tokenizer) -> Opened:
+    """DistilGPT-2's shape with random weights: what it computes does not depend on their values."""
+    shape = GPT2Config(n_layer=6, n_embd=768, n_head=12, vocab_size=50257)
+    model = GPT2LMHeadModel(shape)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Opened(model, tokenizer, (), count, count, 1024)
+
+
+def real_rows(source: str | None) -> DataConfig:
+    """The rows to measure on: those of a file that the caller brings, else the example's own."""
+    return DataConfig(
+        source or str(ROOT / "examples/short_answers/rows.jsonl"), rows=48, eval_rows=0
+    )
+
+
+def encoded(config: LabConfig) -> Any:
+    """What ``prepare`` gives, its events passed over."""
+    steps = prepare(config, never)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def bench_training(source: str | None, steps: int, rounds: int) -> None:
+    smol = LabConfig.from_json((ROOT / "examples/short_answers/run.json").read_text())
+    base = TrainConfig(max_steps=steps, batch_size=8, max_length=256, warmup_steps=0)
+    cases = {
+        "bytes-gpt on the six tasks": LabConfig(train=base),
+        "DistilGPT-2's shape": smol.but(data=real_rows(source), train=base),
+        "SmolLM2-135M": smol.but(data=real_rows(source), train=base),
+    }
+    for title, config in cases.items():
+        prepared = encoded(config)
+        if title.startswith("Distil"):
+            opened = distilgpt2_shape(prepared.tokenizer)
+        else:
+            opened = open_model(config.model, prepared.template, config.train.seed)
+        rows = prepared.train
+        exact = replace(config.train, precision="fp32")
+        contenders = [
+            Contender(
+                "transformers Trainer, batch 8, fp32",
+                lambda: trainer_steps(opened, rows, exact, 8, 1),  # noqa: B023
+            ),
+            Contender(
+                "transformers Trainer, batch 1 x 8, fp32",
+                lambda: trainer_steps(opened, rows, exact, 1, 8),  # noqa: B023
+            ),
+            Contender("the lab, batch 8, fp32", lambda: lab_steps(opened, rows, exact)),  # noqa: B023
+            Contender(
+                "the lab, batch 8, precision auto",
+                lambda: lab_steps(opened, rows, config.train),  # noqa: B023
+            ),
+        ]
+        race(f"Training {title}", "tokens/s", contenders, rounds)
+
+
+# -- from messages to labels ------------------------------------------------------------------
+
+
+def many_rows(count: int) -> list[Example]:
+    """Different rows, so that no cache of whole texts helps anybody."""
+    own = data.load(DataConfig(str(ROOT / "examples/short_answers/rows.jsonl"))).examples
+    return [
+        Example(
+            f"{at}",
+            tuple(
+                Message(message.role, f"{message.text} ({at})")
+                for message in own[at % len(own)].messages
+            ),
+        )
+        for at in range(count)
+    ]
+
+
+def bench_pipeline(rounds: int, count: int = 2000) -> None:
+    tokenizer = load_tokenizer("smollm2-135m-instruct")
+    template = Template("chatml", find_preset("chatml").source)
+    rows = many_rows(count)
+    special = tokenizer.special_tokens
+    texts = [
+        it.text for it in render_many(template, rows, special) if not isinstance(it, Exception)
+    ]
+    turns = [[{"role": m.role, "content": m.text} for m in row.messages] for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        peer = AutoTokenizer.from_pretrained(folder)
+
+    def alone() -> float:
+        for at in range(0, count, 64):
+            tokenizer.backend.encode_batch(texts[at : at + 64], add_special_tokens=False)
+        return count
+
+    def lab() -> float:
+        found = encode_many(render_many(template, rows, special), tokenizer, MaskPolicy())
+        return float(sum(1 for _ in found))
+
+    def theirs() -> float:
+        for conversation in turns:
+            peer.apply_chat_template(conversation, chat_template=template.source)
+        return count
+
+    contenders = [
+        Contender("the tokenizer alone, in batches", alone),
+        Contender("the lab: render, encode, label", lab),
+        Contender("apply_chat_template, ids only, no labels", theirs),
+    ]
+    race("From messages to labels", "rows/s", contenders, rounds)
+
+
+# -- the lesson -------------------------------------------------------------------------------
+
+
+def bench_lesson() -> None:
+    config = LabConfig.from_json((ROOT / "examples/six_tasks/run.json").read_text())
+    print("\nThe built-in lesson, from configuration to exact match")
+    print(f"{'seed':>6s}{'before':>10s}{'seen':>10s}{'unseen':>10s}{'seconds':>10s}")
+    for seed in (42, 43, 44):
+        chosen = config.but(train=replace(config.train, seed=seed))
+        with tempfile.TemporaryDirectory() as folder:
+            events = list(train(chosen, Path(folder), run="bench"))
+        scores = [event.score for event in events if isinstance(event, ScoreLogged)]
+        (end,) = (event for event in events if isinstance(event, RunFinished))
+        seen, unseen = scores[-1].seen, scores[-1].unseen
+        shares = [scores[0].overall.share, seen.share if seen else 0, unseen.share if unseen else 0]
+        print(f"{seed:6d}" + "".join(f"{it:10.2f}" for it in shares) + f"{end.seconds:10.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", help="a data file to train on instead of the example's rows")
+    parser.add_argument("--steps", type=int, default=6, help="optimiser steps a training run")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved runs")
+    parser.add_argument("--only", choices=("pipeline", "training", "lesson"), help="one table")
+    chosen = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    cores = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {cores} threads, CUDA {torch.cuda.is_available()}")
+    if chosen.only in (None, "pipeline"):
+        bench_pipeline(chosen.rounds)
+    if chosen.only in (None, "training"):
+        bench_training(chosen.rows, chosen.steps, chosen.rounds)
+    if chosen.only in (None, "lesson"):
+        bench_lesson()
+
+
+if __name__ == "__main__":
+    main()
