@@ -12,19 +12,15 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from sft_core import reports
 from sft_core.config import DataConfig, LabConfig, MaskPolicy, TemplateConfig, TrainOn
-from sft_core.console import Progress, beside, curve, scores
+from sft_core.console import Progress, beside, ctrl_c, curve, scores
 from sft_core.data import load
 from sft_core.events import (
     Answered,
@@ -40,7 +36,7 @@ from sft_core.events import (
 from sft_core.export import export
 from sft_core.jobs import CompareJob, EvaluateJob
 from sft_core.readers import read_file
-from sft_core.rundir import CONFIG, RunDirectory, execute, never
+from sft_core.rundir import CONFIG, RunDirectory, execute
 from sft_core.runs import new_id
 from sft_core.settings import HOST
 from sft_core.templates import resolve
@@ -160,35 +156,12 @@ def _followed(config: LabConfig, directory: RunDirectory) -> Iterator[RunEvent]:
     use_cores()
     progress = Progress(sys.stderr)
     try:
-        with _ctrl_c() as should_stop:
+        with ctrl_c(sys.stderr) as should_stop:
             for event in execute(config, directory, should_stop):
                 progress.show(event)
                 yield event
     finally:
         progress.close()
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C (or a polite kill) asks for a stop, the second breaks off."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield never
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, handlers[signal.Signals(number)])
-        print("Stopping after this step. Press Ctrl-C again to break off.", file=sys.stderr)
-
-    for number in handlers:
-        signal.signal(number, ask)
-    try:
-        yield stop.is_set
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 # -- compare, evaluate ------------------------------------------------------------------------
@@ -213,7 +186,7 @@ def _answers(
     asked = tuple((Message("user", prompt),) for prompt in prompts)
     job = CompareJob(directory.path, config, asked, config.generate)
     found: dict[int, dict[Side, Answered]] = {}
-    with _ctrl_c() as should_stop:
+    with ctrl_c(sys.stderr) as should_stop:
         for event in job.perform(should_stop):
             if isinstance(event, Answered):
                 found.setdefault(event.prompt, {})[event.side] = event
@@ -241,7 +214,7 @@ def _scores(directory: RunDirectory, rows: tuple[Example, ...] | None) -> dict[S
     """Exact match of base and tuned on ``rows``, or on the rows that the run kept for testing."""
     use_cores()
     found: dict[Side, Score] = {}
-    with _ctrl_c() as should_stop:
+    with ctrl_c(sys.stderr) as should_stop:
         for event in EvaluateJob(directory.path, directory.config(), rows).perform(should_stop):
             if isinstance(event, Scored):
                 found[event.side] = event.score

@@ -1,12 +1,17 @@
-"""What a terminal shows of a run: a progress bar, the loss as a drawing in text, scores, answers.
+"""What a terminal shows of a run, and the one key that it takes: a progress bar, the loss as a
+drawing in text, scores, answers; and Ctrl-C as the Stop button.
 
-Nothing here prints; every function gives text back, and the progress bar is given its stream.
+Nothing here prints: text is given back, or written to the stream that was given.
 """
 
 from __future__ import annotations
 
+import signal
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final, TextIO
 
 from tqdm import tqdm
@@ -24,6 +29,7 @@ from sft_core.events import (
     Tally,
     Warned,
 )
+from sft_core.rundir import never
 
 Point = tuple[float, float]
 
@@ -58,6 +64,29 @@ class Progress:
 
     def _say(self, text: str) -> None:
         tqdm.write(text, file=self._stream)
+
+
+@contextmanager
+def ctrl_c(stream: TextIO) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C (or a polite kill) asks for a stop, the second breaks off."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield never
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, handlers[signal.Signals(number)])
+        stream.write("\nStopping after this step. Press Ctrl-C again to break off.\n")
+
+    for number in handlers:
+        signal.signal(number, ask)
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def curve(record: RunRecord, width: int = WIDTH, height: int = HEIGHT) -> str:

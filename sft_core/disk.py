@@ -1,12 +1,14 @@
-"""The disk and the process table: whole files or none, who is alive, and errors as sentences."""
+"""The machine: whole files or none, which process is alive, how many cores there are, and what
+the system's errors mean in a sentence."""
 
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -87,3 +89,13 @@ def started(pid: int) -> str | None:
     command = ["ps", "-o", "lstart=", "-p", str(pid)]
     listing = subprocess.run(command, capture_output=True, text=True, check=False)
     return listing.stdout.strip() or None
+
+
+def cores() -> int:
+    """How many cores this process may use: those that it may run on, or fewer where a container
+    has a quota (cgroup 2: "max" or microseconds of work in a period, and the period)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(allowed or 1, round(int(quota) / int(period))))
+    return allowed or 1

@@ -193,7 +193,7 @@ def _rounded_up(number: int, multiple: int) -> int:
 
 def _from_random(shape: PretrainedConfig, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**63)
         model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
     return model.eval()
 

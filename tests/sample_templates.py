@@ -221,6 +221,83 @@ SAMPLES = {
     "parts-only": PARTS_ONLY,
 }
 
+EXPECTED = {
+    "trimmed": (
+        "b- <s>¦h0 [SYSTEM]: ¦c0 Be brief¦e0  ##¦h1 [USER]: ¦c1 Hi¦e1  ##¦h2 [ASSISTANT]: ¦"
+        "c2 Yes.¦e2  ##¦h3 [USER]: ¦c3 Why¦e3  ##¦h4 [ASSISTANT]: ¦c4 So¦e4  ##"
+    ),
+    "shouting": (
+        "h0 <|System|>¦c0 BE BRIEF¦e0 <|stop|>¦h1 <|User|>¦c1 HI¦e1 <|stop|>¦"
+        "h2 <|Assistant|>¦c2 YES.¦e2 <|stop|>¦h3 <|User|>¦c3 WHY¦e3 <|stop|>¦"
+        "h4 <|Assistant|>¦c4 SO¦e4 <|stop|>"
+    ),
+    "system-in-user": (
+        "h1 Q: ¦c0  Be brief ¦e0 \n--\n¦c1 Hi¦e1 \nA:¦c2  Yes. ¦e2 </s>¦s2 \n¦h3 Q: ¦c3 Why¦"
+        "e3 \nA:¦c4 So¦e4 </s>¦s4 \n"
+    ),
+    "at-the-end": (
+        "h0 <turn 1>system: ¦c0  Be brief ¦e0 <end>¦h1 <turn 2>user: ¦c1 Hi¦e1 <end>¦"
+        "h2 <turn 3>assistant: ¦c2  Yes. ¦e2 <end>¦h3 <turn 4>user: ¦c3 Why¦e3 <end>¦"
+        "h4 <turn 5>assistant: ¦c4 So¦e4 <end>"
+    ),
+    "macros": (
+        "h0 <system>¦c0 Be brief¦e0 </system>¦h1 <user>¦c1 Hi¦e1 </user>¦h2 <assistant>¦"
+        "c2 Yes.¦e2 </assistant>¦h3 <user>¦c3 Why¦e3 </user>¦h4 <assistant>¦c4 So¦"
+        "e4 </assistant>"
+    ),
+    "forgetful": (
+        "h0 <|system|>¦c0  Be brief ¦e0 <|end|>¦h1 <|user|>¦c1 Hi¦e1 <|end|>¦"
+        "h2 <|assistant|>¦c2  Yes. ¦e2 <|end|>¦h3 <|user|>¦c3 Why¦e3 <|end|>¦"
+        "h4 <|assistant|>¦c4 So¦e4 <|end|>"
+    ),
+    "generation-tags": (
+        "h0 <|im_start|>system\n¦c0  Be brief ¦e0 <|im_end|>¦s0 \n¦h1 <|im_start|>user\n¦"
+        "c1 Hi¦e1 <|im_end|>¦s1 \n¦h2 <|im_start|>assistant\n¦c2  Yes. ¦e2 <|im_end|>¦s2 \n¦"
+        "h3 <|im_start|>user\n¦c3 Why¦e3 <|im_end|>¦s3 \n¦h4 <|im_start|>assistant\n¦c4 So¦"
+        "e4 <|im_end|>¦s4 \n"
+    ),
+    "quoting": (
+        "h0 <|system|>¦c0  Be brief ¦e0 <|end|>¦h1 <|user|>¦c1 Hi¦e1 <|end|>¦h2 <|re|>¦c1 Hi¦"
+        "h2 <|a|>¦c2  Yes. ¦e2 <|end|>¦h3 <|user|>¦c3 Why¦s3  (you said: ¦c3  Yes. ¦s3 )¦"
+        "e3 <|end|>¦h4 <|re|>¦c3 Why¦h4 <|a|>¦c4 So¦e4 <|end|>"
+    ),
+    "no-prompt": (
+        "h0 <|im_start|>system\n¦c0  Be brief ¦e0 <|im_end|>¦s0 \n¦h1 <|im_start|>user\n¦"
+        "c1 Hi¦e1 <|im_end|>¦s1 \n¦c2 <|im_start|>assistant\n Yes. ¦e2 <|im_end|>¦s2 \n¦"
+        "h3 <|im_start|>user\n¦c3 Why¦e3 <|im_end|>¦s3 \n¦c4 <|im_start|>assistant\nSo¦"
+        "e4 <|im_end|>¦s4 \n"
+    ),
+    "end-after-all": (
+        "h0 Bot: ¦c0  Be brief ¦h1 User: ¦c1 Hi¦e1 \n¦h2 Bot: ¦c2  Yes. ¦h3 User: ¦c3 Why¦"
+        "e3 \n¦h4 Bot: ¦c4 So¦e4 </s>"
+    ),
+    "by-number": (
+        "h0 <|system|>¦c0  Be brief ¦e0 <|end|>¦h1 <|user|>¦c1 Hi¦e1 <|end|>¦"
+        "h2 <|assistant|>¦c2  Yes. ¦e2 <|end|>¦h3 <|user|>¦c3 Why¦e3 <|end|>¦"
+        "h4 <|assistant|>¦c4 So¦e4 <|end|>"
+    ),
+    "no-loop": (
+        "h0 <|im_start|>user\n¦c0 Hi¦e0 <|im_end|>¦h1 \n<|im_start|>assistant\n¦c1  Yes. ¦"
+        "e1 <|im_end|>¦s- \n"
+    ),
+    "opens-thinking": (
+        "h0 <|system|>¦c0  Be brief ¦e0 <|end|>¦s0 \n¦h1 <|user|>¦c1 Hi¦e1 <|end|>¦s1 \n¦"
+        "h2 <|assistant|><think>\n¦c2 \n</think>\n Yes. ¦e2 <|end|>¦s2 \n¦h3 <|user|>¦c3 Why¦"
+        "e3 <|end|>¦s3 \n¦h4 <|assistant|><think>\n¦c4 \n</think>\nSo¦e4 <|end|>¦s4 \n"
+    ),
+    "many-filters": (
+        "h0 <system>= ¦c0  Be brief  Be brief  be brief ¦s0 ;¦e0 </system>¦h1 <user>= ¦c1 Hi¦"
+        "s1    ¦c1 Hi¦s1    ¦c1 Hi¦s1 ;¦e1 </user>¦h2 <assistant>= ¦c2  Yes.   Yes.   yes. ;¦"
+        "e2 </assistant>¦h3 <user>= ¦c3 Why¦s3   ¦c3 Why¦s3    ¦c3 Why¦s3 ;¦e3 </user>¦"
+        "h4 <assistant>= ¦c4 So   So   So;¦e4 </assistant>"
+    ),
+    "blocks": (
+        "h0 [system] ¦c0  Be brief ¦e0 ! [/system]¦h1 [user] ¦c1 Hi¦e1 ! [/user]¦"
+        "h2 [assistant] ¦c2  Yes. ¦e2 ! [/assistant]¦h3 [user] ¦c3 Why¦e3 ! [/user]¦"
+        "h4 [assistant] ¦c4 So¦e4 ! [/assistant]"
+    ),
+}
+
 CALL = ToolCall("weather", '{"city": "Oslo", "days": 3}', "call00001")
 TOOL = {
     "type": "function",

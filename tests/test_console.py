@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import signal
+import threading
 
 import pytest
 
 from sft_core.config import LabConfig
-from sft_core.console import Progress, beside, curve, printable, scores
+from sft_core.console import Progress, beside, ctrl_c, curve, printable, scores
 from sft_core.events import (
     Answered,
     EvalLogged,
@@ -146,3 +148,29 @@ def test_the_bar_counts_steps_and_says_phases() -> None:
     assert "4/4" in text
     assert "loss 1.250" in text
     assert "1,234 tokens/s" in text
+
+
+def test_the_first_ctrl_c_asks_and_the_second_breaks_off() -> None:
+    stream = io.StringIO()
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c(stream) as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
+        assert "again to break off" in stream.getvalue()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_beside_the_main_thread_nothing_is_caught() -> None:
+    found: list[bool] = []
+
+    def ask() -> None:
+        with ctrl_c(io.StringIO()) as should_stop:
+            found.append(should_stop())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert found == [False]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_core.disk import explain, started, storing, write_whole
+from sft_core.disk import cores, explain, started, storing, write_whole
 from sft_core.types import StorageError, TemplateError
 
 
@@ -65,3 +65,7 @@ def test_errors_of_the_lab_pass_unchanged(tmp_path: Path) -> None:
 )
 def test_every_exception_has_a_sentence(error: Exception, words: str) -> None:
     assert re.search(words, explain(error))
+
+
+def test_there_is_a_core_to_work_on() -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)

@@ -17,6 +17,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "catalogue",
         "tasks",
+        "formats",
+        "readers",
         "data",
         "tokenizer",
         "provenance",

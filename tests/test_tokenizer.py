@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken, pre_tokenizers, processors
 
 from sft_core import catalogue
 from sft_core.tokenizer import Tokenizer, load_tokenizer, loading, packaged
@@ -106,11 +106,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.model
-def test_smollm2_is_what_transformers_makes_of_the_same_file(cache: Path) -> None:
+def test_smollm2_is_what_transformers_makes_of_the_same_file_but_for_digits(cache: Path) -> None:
     from transformers import AutoTokenizer
 
     file = catalogue.smollm2_file()
     theirs = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    # The conversion does not read the file's tokenizer.ggml.pre, which asks for single digits.
+    theirs.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
     ours = packaged.from_gguf(file, catalogue.SMOLLM2)
     alphabet = [ours.id_to_text(id) for id in range(0, 49152, 7)]
     texts = [*WIDE_SAMPLE, "".join(alphabet), " ".join(alphabet)]
@@ -119,6 +123,19 @@ def test_smollm2_is_what_transformers_makes_of_the_same_file(cache: Path) -> Non
     assert ours.chat_templates == {"default": theirs.chat_template}
     assert ours.vocab_size == len(theirs)
     assert ours.added == theirs.get_added_vocab()
+
+
+@pytest.mark.model
+def test_smollm2_reads_numbers_digit_by_digit(cache: Path) -> None:
+    ours = packaged.from_gguf(catalogue.smollm2_file(), catalogue.SMOLLM2)
+    assert [ours.decode([id]) for id in ids(ours, "\n\n1. In 1969")][-5:] == [
+        " ",
+        "1",
+        "9",
+        "6",
+        "9",
+    ]
+    assert ours.decode(ids(ours, "\n\n1. In 1969")) == "\n\n1. In 1969"
 
 
 @pytest.mark.model

@@ -220,5 +220,9 @@ def test_a_cached_model_opens_without_the_hub(
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    folder = whole_folder(find("sft-lab-tests/cached"), None)
+    card = find("sft-lab-tests/cached")
+    folder = whole_folder(card, None)
     assert isinstance(read_model(folder), type(AutoModelForCausalLM.from_pretrained(folder)))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(HubError, match="has no safetensors weights"):
+        whole_folder(card, None)

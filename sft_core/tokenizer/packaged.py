@@ -2,8 +2,9 @@
 
 A GGUF holds no tokenizer.json: only the vocabulary, the merges, a type for each token, and which
 ids have a part to play. transformers converts that (``integrations/gguf``), but needs torch to;
-this builds the same tokenizer without. Reading the file takes seconds, so the result is kept in
-the user's cache folder.
+this builds the same tokenizer without, and heeds the file's word on what is split before BPE, which
+that conversion passes over. Reading the file takes seconds, so the result is kept in the user's
+cache folder.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sft_core.tokenizer.core import Tokenizer
 from sft_core.tokenizer.spelling import BYTE_ALPHABET
 from sft_core.types import TokenizerError
 
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 """Goes up when what is built from the same file changes, so that old cache entries are left."""
 _CONTROL: Final = 3
 _USER_DEFINED: Final = 4
@@ -86,13 +87,23 @@ def build(file: Path, name: str) -> Tokenizer:
             vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix=""
         )
     )
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = _splitting(str(facts.get("ggml.pre", "")))
     backend.decoder = decoders.ByteLevel()
     _add_typed(backend, tokens, facts.get("ggml.token_type", ()))
     roles = {role: facts.get(f"ggml.{key}") for role, key in _ROLES.items()}
     special = {role: tokens[id] for role, id in roles.items() if id is not None}
     template = facts.get("chat_template")
     return Tokenizer(name, backend, special, {"default": template} if template else {})
+
+
+def _splitting(kind: str) -> pre_tokenizers.PreTokenizer:
+    """What is split before BPE. "smollm" means GPT-2's words with every digit apart, as SmolLM2's
+    own tokenizer.json and llama.cpp (``LLAMA_VOCAB_PRE_TYPE_SMOLLM``) have it: the model never saw
+    a token that joins a digit to anything."""
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if kind != "smollm":
+        return words
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
 
 
 def _add_typed(backend: tokenizers.Tokenizer, tokens: list[str], types: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig
 from sft_core.events import Answered, Side, TextGenerated
 from sft_core.settings import HOST
@@ -70,8 +71,16 @@ def title_value(run: str | None, config: LabConfig | None) -> dict[str, Any]:
 class Board:
     """Answers as they come in, and the value that shows them."""
 
-    def __init__(self, prompts: Sequence[str], expected: Sequence[str], tuned: bool) -> None:
-        self.tuned = tuned
+    def __init__(
+        self, prompts: Sequence[str], expected: Sequence[str], config: LabConfig, run: str | None
+    ) -> None:
+        self.tuned = run is not None
+        model = config.model.name.rpartition("/")[2]
+        untrained = find(config.model.name).origin is Origin.RANDOM
+        self.titles = {
+            "base": f"Base: {model}{', random weights' if untrained else ''}",
+            "tuned": f"Tuned: run {short_run(run)}" if run else "Tuned",
+        }
         self.prompts = prompts
         self.expected = expected
         self.sides: dict[tuple[Side, int], dict[str, Any]] = {
@@ -107,7 +116,7 @@ class Board:
 
     def value(self) -> dict[str, Any]:
         return {
-            "titles": {"base": "Base", "tuned": "Tuned"},
+            "titles": self.titles,
             "prompts": [
                 {
                     "prompt": prompt,

@@ -114,7 +114,8 @@ def compare(
     board = Board(
         [question.text for question in found],
         [question.expected for question in found],
-        tuned=directory is not None,
+        config,
+        run if directory else None,
     )
     yield from _stream(runs, job, board, tickets, ticket)
 

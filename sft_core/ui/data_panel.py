@@ -15,7 +15,6 @@ from sft_core.settings import HOST
 from sft_core.types import LabError
 from sft_core.ui.data_view import (
     builder_value,
-    places,
     reading_value,
     rows_value,
     unread_value,
@@ -125,7 +124,7 @@ def load(source: Source, held: str) -> tuple[Any, ...]:
 def loaded(config: DataConfig) -> tuple[Any, ...]:
     """What ``load`` gives for rows that can be read. Raises LabError."""
     rows = rows_of(config)
-    first = places(rows, "all")[0]
+    first = Pick()
     example = rows.at(first)
     assert example is not None
     return (

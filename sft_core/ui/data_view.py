@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from sft_core import data
@@ -95,10 +96,11 @@ def _facts_sentence(rows: Rows) -> str:
 
 def rows_value(rows: Rows, part: str, page: int, pick: Pick) -> dict[str, Any]:
     """One page of conversations."""
-    found = places(rows, part)
-    pages = max(1, -(-len(found) // PAGE))
+    names = tuple(PARTS) if part == "all" else (part,)
+    total = sum(len(rows.part(name)) for name in names)
+    pages = max(1, -(-total // PAGE))
     page = min(max(page, 0), pages - 1)
-    shown = found[page * PAGE : (page + 1) * PAGE]
+    shown = islice(_picks(rows, names, page * PAGE), PAGE)
     counts = {name: len(rows.part(name)) for name in PARTS}
     return {
         "rows": [_row(rows, at) for at in shown],
@@ -110,9 +112,12 @@ def rows_value(rows: Rows, part: str, page: int, pick: Pick) -> dict[str, Any]:
     }
 
 
-def places(rows: Rows, part: str) -> list[Pick]:
-    names = list(PARTS) if part == "all" else [part]
-    return [Pick(name, place) for name in names for place in range(len(rows.part(name)))]
+def _picks(rows: Rows, names: Sequence[str], start: int) -> Iterator[Pick]:
+    """Rows of the parts in ``names``, one part after the other, from number ``start`` on."""
+    for name in names:
+        count = len(rows.part(name))
+        yield from (Pick(name, place) for place in range(min(start, count), count))
+        start = max(0, start - count)
 
 
 def _key(pick: Pick) -> str:
@@ -144,4 +149,8 @@ def _short(text: str) -> str:
 
 
 def builder_value(example: Example) -> dict[str, Any]:
-    return {"turns": turns_of(example), "own": False, "note": f"Row {example.id}"}
+    return {
+        "turns": turns_of(example),
+        "own": False,
+        "note": f"Row {example.id.removeprefix('row-')}",
+    }

@@ -22,12 +22,19 @@ _TRAINED: Final = {
     TrainOn.LAST_ASSISTANT: "last answer",
     TrainOn.ALL: "everything",
 }
-# Where a finding is to be mended, by words in its code; the rest is the template's.
-_CHIP_OF: Final = (
-    ("mask", ("nothing-trained", "policy", "end-not-trained", "end-of-turn-not", "weight")),
-    ("data", ("row", "empty", "answer", "injection", "forged")),
-    ("model", ("tokenizer", "missing", "context", "vocabulary")),
-)
+_CHIP_OF: Final = {
+    "nothing-trained": "mask",
+    "end-of-turn-untrained": "mask",
+    "nothing-trained-after-truncation": "data",
+    "empty-answer": "data",
+    "ends-on-user-turn": "data",
+    "forged-special-token": "data",
+    "marker-split": "model",
+    "unknown-token": "model",
+    "lost-text": "model",
+    "cannot-encode": "model",
+}
+"""The chip that a finding colours; those that are not here are the template's."""
 _LEVELS: Final = {
     RunStatus.FAILED: Severity.ERROR,
     RunStatus.INTERRUPTED: Severity.WARNING,
@@ -35,11 +42,7 @@ _LEVELS: Final = {
 
 
 def chip_of(finding: Finding) -> str:
-    """The chip that a finding belongs to."""
-    for chip, words in _CHIP_OF:
-        if any(word in finding.code for word in words):
-            return chip
-    return "template"
+    return _CHIP_OF.get(finding.code, "template")
 
 
 def chips_value(seen: Look, rows: Rows | None) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def chips_value(seen: Look, rows: Rows | None) -> dict[str, Any]:
         _chip("model", model_text(config.model), "data", "sec-model", seen.findings),
         _chip("data", data_text(config, rows), "data", "sec-data", seen.findings),
         _chip("template", template_title(config), "data", "sec-template", seen.findings),
-        _chip("mask", mask_text(config.policy), "tokens", None, seen.findings),
+        _chip("mask", mask_text(config.policy), "data", "sec-template", seen.findings),
     ]
     return {"chips": chips}
 

@@ -29,7 +29,7 @@ from sft_core.events import (
 )
 from sft_core.types import Example
 from sft_core.ui.header import template_title
-from sft_core.ui.words import duration, waiting
+from sft_core.ui.words import ago, duration, waiting
 
 NO_RUN: Final = "No run yet. Start one: it goes on here even if you close the page."
 PAIRS_SHOWN: Final = 200
@@ -260,5 +260,4 @@ def _when(record: RunRecord, now: float) -> str:
     events = record.events
     if not events:
         return ""
-    ago = now - events[0].time
-    return "just now" if ago < 60 else f"{duration(ago - ago % 60)} ago"
+    return ago(now - events[0].time)

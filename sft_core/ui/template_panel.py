@@ -35,6 +35,11 @@ from sft_core.ui.token_view import text_value, tokens_value
 from sft_core.ui.tokens import stepper_value
 from sft_core.ui.view import dumps, view
 
+MENDED: Final = {
+    "end-of-turn-untrained": "Train it",
+    "marker-split": "Add them as tokens",
+}
+"""Findings that one of the page's own controls mends, and what its button says."""
 GOOD: Final = "Nothing is wrong with this template, tokenizer, mask and row together."
 
 
@@ -67,8 +72,8 @@ def findings_value(findings: tuple[Finding, ...]) -> dict[str, Any]:
                 "severity": finding.severity.value,
                 "message": finding.message,
                 "remedy": finding.remedy,
-                "fix": finding.fixed_template is not None,
-                "fixLabel": "Mend the template",
+                "fix": finding.fixed_template is not None or finding.code in MENDED,
+                "fixLabel": MENDED.get(finding.code, "Mend the template"),
             }
             for finding in findings
         ],
@@ -170,12 +175,17 @@ def measure(runs: Runs, choices: Choices) -> Iterator[str]:
         yield dumps(value)
 
 
-def mend(choices: Choices, sent: dict[str, Any]) -> tuple[Any, Any]:
-    """-> (editor, whether ends of turn are trained) with the finding that was clicked mended."""
-    code = str(sent.get("code"))
+def mend(choices: Choices, sent: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """-> (editor, whether ends of turn are trained, what becomes of missing markers) with the
+    finding that was clicked mended."""
+    match code := str(sent.get("code")):
+        case "end-of-turn-untrained":
+            return gr.skip(), True, gr.skip()
+        case "marker-split":
+            return gr.skip(), gr.skip(), MissingTokens.ADD.value
     seen = look(contract(choices), conversation(choices))
     fixed = (f.fixed_template for f in seen.findings if f.code == code and f.fixed_template)
-    return next(fixed, gr.skip()), gr.skip()
+    return next(fixed, gr.skip()), gr.skip(), gr.skip()
 
 
 def back_to_row(choices: Choices) -> Any:

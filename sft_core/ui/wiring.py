@@ -154,7 +154,9 @@ def wire_contract(page: Page) -> None:
     back, inputs = bind(template_panel.back_to_row, page.choices)
     panel.builder.reset(back, inputs, panel.builder, **LIGHT)
     mend, inputs = bind(template_panel.mend, page.choices, event=True)
-    panel.findings.fix(mend, inputs, [controls["source"], controls["end_of_turn"]], **LIGHT)
+    panel.findings.fix(
+        mend, inputs, [controls["source"], controls["end_of_turn"], controls["missing"]], **LIGHT
+    )
 
 
 def wire_model(page: Page, runs: Runs) -> None:

@@ -26,6 +26,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def ago(seconds: float) -> str:
+    """
+    >>> ago(12), ago(150), ago(7300), ago(200_000)
+    ('just now', '2 min ago', '2 h ago', '2 days ago')
+    """
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size * (2 if unit == "days" else 1):
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
+
+
 def short_count(number: int) -> str:
     """
     >>> short_count(2_134_000), short_count(860), short_count(1_235_814_400)

@@ -211,7 +211,7 @@
         h(
           "div",
           { class: "tools" },
-          h("h2", {}, value.own ? "Your own conversation" : `Row ${value.id}`),
+          h("h2", {}, value.own ? "Your own conversation" : /^row/i.test(value.id) ? value.id.replace(/^r/, "R") : `Row ${value.id}`),
           value.category && !value.own ? h("span", { class: "tag" }, value.category) : null,
           h("span", { class: "quiet small" }, value.mask),
         ),
