@@ -139,7 +139,7 @@ class TrainConfig:
     batch_size: int = 8
     accumulation: int = 1
     max_length: int = 256
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-5
     schedule: Schedule = "cosine"
     warmup_steps: int = 10
     weight_decay: float = 0.1
@@ -176,6 +176,13 @@ class TrainConfig:
         _check(self.seed >= 0, "seed cannot be negative.")
 
 
+LESSON: Final = TrainConfig(
+    epochs=30, learning_rate=1e-3, eval_every=60, sample_every=100, score_every=200
+)
+"""What the embedded lesson needs: a small model learns from random weights with a rate that would
+wreck one that can talk already, which is why it is not the default of ``TrainConfig``."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateConfig:
     """How answers are drawn. ``temperature`` 0 is greedy. ``top_p`` 1 and ``top_k`` 0 keep the
@@ -202,7 +209,7 @@ class GenerateConfig:
 @dataclass(frozen=True, slots=True)
 class LabConfig:
     """The whole state of the lab. The defaults are the embedded lesson: six tasks, a byte-level
-    model from random weights, nothing downloaded."""
+    model from random weights, nothing downloaded (``examples/six_tasks/run.json``)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -211,7 +218,7 @@ class LabConfig:
     template: TemplateConfig = field(default_factory=TemplateConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: MaskPolicy = field(default_factory=MaskPolicy)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = LESSON
     generate: GenerateConfig = field(default_factory=GenerateConfig)
 
     def __post_init__(self) -> None:

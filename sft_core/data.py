@@ -91,15 +91,23 @@ def load(config: DataConfig, max_rows: int | None = None) -> Loaded:
             columns={"messages": "messages", "category": "category", "fact": "fact"},
             available=("messages", "category", "fact"),
             held_out=held_out,
-            validation=tasks.validation_rows(),
+            validation=_about(train[: config.rows], tasks.validation_rows()),
         )
     limits = [limit for limit in (config.rows, max_rows) if limit is not None]
     rows = list(islice(_rows(config), min(limits, default=None)))
     return read_rows(rows, config.columns, name=_title(config.source))
 
 
+def _about(train: Sequence[Example], rows: Iterable[Example]) -> tuple[Example, ...]:
+    """The rows whose facts training holds: on others the loss would only tell of guessing."""
+    seen = seen_facts(train)
+    return tuple(row for row in rows if row.fact in seen)
+
+
 def _rows(config: DataConfig) -> Iterator[Any]:
-    path = Path(config.source).expanduser()
+    path = _path(config.source)
+    if path is None:
+        return read_hub(config)
     if path.is_file() or path.suffix.lower() in (*SUFFIXES, ".gz"):
         return read_file(path)
     if path.is_dir():
@@ -116,8 +124,18 @@ def columns(config: DataConfig) -> tuple[str, ...]:
 
 
 def _title(source: str) -> str:
-    path = Path(source).expanduser()
-    return path.name if path.is_file() else source
+    path = _path(source)
+    return path.name if path and path.is_file() else source
+
+
+def _path(source: str) -> Path | None:
+    """The path that a source may be, or None where no system would take it for one."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):  # far too long; or the home of nobody, as in ~nobody/rows
+        return None
+    return path
 
 
 def read_rows(
@@ -143,7 +161,7 @@ def read_rows(
         except RowError as error:
             bad.append(BadRow(error.row, str(error)))
             continue
-        if example.id in taken:  # ids of sources are not always unique; rows are told apart by them
+        while example.id in taken:  # rows are told apart by their ids, which may occur twice
             example = replace(example, id=f"{example.id} ({id})")
         taken.add(example.id)
         examples.append(example)

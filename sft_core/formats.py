@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sft_core.types import ContentPart, DataError, Example, Message, RowError, ToolCall
@@ -89,7 +89,13 @@ SHAREGPT_ROLES: Final[Mapping[str, str]] = {
 def recognise(available: Sequence[str], wanted: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The format of rows that have the columns ``available``, and field -> column. ``wanted``
     corrects: a field given there takes that column. Raises DataError where nothing fits."""
+    known = {field for it in FORMATS.values() for field in (*it.needs, *it.takes)}
     for field, column in wanted.items():
+        if field not in known:
+            raise DataError(
+                f"{field!r} is no field that a column can be mapped to. The fields are "
+                f"{_listed(sorted(known))}."
+            )
         if column not in available:
             raise DataError(
                 f"There is no column {column!r} for {field}. The columns are "
@@ -141,13 +147,19 @@ def to_example(row: Row, format: str, columns: Mapping[str, str], id: str) -> Ex
         raise RowError(id, f"{id} is {_kind(row)}, not an object with named fields.")
     fields = {field: row.get(column) for field, column in columns.items()}
     own = fields.get("id")
-    name = str(own) if isinstance(own, (str, int)) and str(own).strip() else id
+    name = _optional_text(own if not isinstance(own, str) else own.strip()) or id
     messages = _READERS[format](fields, name)
     system = fields.get("system")
     if isinstance(system, str) and system.strip() and messages[0].role != "system":
         messages = (Message("system", system), *messages)
     if not any(message.role == "assistant" for message in messages):
         raise RowError(name, f"{name} has no assistant turn, so there is nothing to learn from it.")
+    if not all(_is_whole(message) for message in messages):
+        raise RowError(
+            name,
+            f"{name} holds half of a character (a lone surrogate, as when an emoji was cut in "
+            "two), which no tokenizer can read. Write the whole character, or leave it out.",
+        )
     return Example(
         id=name,
         messages=messages,
@@ -191,7 +203,7 @@ def _messages(fields: Row, name: str) -> tuple[Message, ...]:
 
 def _sharegpt(fields: Row, name: str) -> tuple[Message, ...]:
     turns = _decoded(fields.get("conversations"), "conversations", name)
-    return tuple(_sharegpt_turn(turn, name, at) for at, turn in enumerate(turns, 1))
+    return tuple(_either_turn(turn, name, at) for at, turn in enumerate(turns, 1))
 
 
 _READERS: Final = {
@@ -247,10 +259,18 @@ def _turn(turn: Any, name: str, at: int) -> Message:
     )
 
 
+def _either_turn(turn: Any, name: str, at: int) -> Message:
+    """A turn of ``conversations``, which many data sets write with role and content instead."""
+    if isinstance(turn, Mapping) and "from" not in turn and "role" in turn:
+        message = _turn(turn, name, at)
+        return replace(message, role=SHAREGPT_ROLES.get(message.role.lower(), message.role))
+    return _sharegpt_turn(turn, name, at)
+
+
 def _sharegpt_turn(turn: Any, name: str, at: int) -> Message:
     if not isinstance(turn, Mapping):
         raise RowError(name, f"Turn {at} of {name} is {_kind(turn)}, not an object.")
-    speaker, value = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+    speaker, value = turn.get("from"), turn.get("value")
     if not isinstance(speaker, str):
         raise RowError(name, f"Turn {at} of {name} does not say who it is from.")
     if not isinstance(value, str):
@@ -339,7 +359,18 @@ def _text(fields: Row, field: str, name: str) -> str:
 
 
 def _optional_text(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int)) and str(value) != "" else None
+    usable = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return str(value) if usable and str(value) != "" else None
+
+
+def _is_whole(message: Message) -> bool:
+    """Whether all that a turn says is text that exists outside Python: UTF-8 has no surrogates."""
+    calls = (part for call in message.tool_calls for part in (call.name, call.arguments))
+    try:
+        "".join((message.role, message.text, message.reasoning or "", *calls)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tools(value: Any, name: str) -> tuple[Mapping[str, Any], ...]:

@@ -124,14 +124,17 @@ def prepare(
     truncated = sum(row.dropped > 0 for row in (*train, *evaluated))
     if truncated:
         yield _cut_off((*train, *evaluated), truncated, length)
+    facts = data.seen_facts(splits.train)
+    # What training holds in other words shows its progress; the rest no model can know.
+    known = sorted(test, key=lambda example: example.fact not in facts)
     return Prepared(
         tokenizer,
         template,
         train,
         evaluated,
         test,
-        _samples(config, (*test, *splits.eval, *splits.train), template, tokenizer),
-        data.seen_facts(splits.train),
+        _samples(config, (*known, *splits.eval, *splits.train), template, tokenizer),
+        facts,
         len(rejects.errors),
         truncated,
         length,
@@ -206,7 +209,7 @@ def _samples(
     config: LabConfig, examples: Sequence[Example], template: Template, tokenizer: Tokenizer
 ) -> tuple[Example, ...]:
     """What the model is asked during training: the prompts of the configuration, else one row of
-    each of the first few categories, test rows first."""
+    each of the first few categories of ``examples``."""
     if config.train.sample_prompts:
         return tuple(
             Example(f"sample {number}", (Message("user", text),))

@@ -12,6 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -113,15 +114,27 @@ def _jsonl(lines: Iterator[str] | IO[str], name: str) -> Iterator[Any]:
 
 def _csv(file: IO[str], name: str, delimiter: str) -> Iterator[Any]:
     csv.field_size_limit(2**31 - 1)  # answers are longer than a spreadsheet's cells
-    reader = csv.DictReader(file, delimiter=delimiter)
+    head = file.readline()
+    if delimiter == "," and head.count(";") > head.count(","):
+        delimiter = ";"  # spreadsheets write it where the comma is the decimal sign
+    reader = csv.DictReader(chain((head,), file), delimiter=delimiter)
     try:
         if not reader.fieldnames or all(not field for field in reader.fieldnames):
             raise DataError(f"{name} has no line with column names.")
         for row in reader:
-            row.pop(None, None)  # cells beyond the last column
-            yield row
+            yield _more_cells(row, name, reader.line_num, delimiter) if None in row else row
     except csv.Error as error:
         raise DataError(f"{name} is not CSV: {error} near line {reader.line_num}.") from None
+
+
+def _more_cells(row: dict[Any, Any], name: str, line: int, delimiter: str) -> DataError:
+    """Cells beyond the last column are the rest of a text that was cut at its commas."""
+    extra = len(row[None])
+    return DataError(
+        f"The row that ends on line {line} of {name} has {extra} more "
+        f"{'cell' if extra == 1 else 'cells'} than there are columns. Put quotes around text that "
+        f"holds {delimiter!r}."
+    )
 
 
 def _parquet(source: IO[bytes], name: str) -> Iterator[Any]:
@@ -162,7 +175,11 @@ def read_hub(config: DataConfig) -> Iterator[Any]:
             f"{name!r} is neither a built-in set, nor a file here, nor a name on the hub, which "
             "looks like owner/name."
         ) from None
-    except (OSError, hub.errors.HTTPError, datasets.exceptions.DatasetsError) as error:
+    except (
+        OSError,
+        hub.errors.HTTPError,  # type: ignore[attr-defined]  # that of the HTTP library in use
+        datasets.exceptions.DatasetsError,
+    ) as error:
         raise HubError(
             f"The hub did not deliver {name!r} ({type(error).__name__}). Check the connection and "
             "try again, or upload a file."

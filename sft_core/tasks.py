@@ -14,9 +14,11 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from sft_core.types import Example, Message
+
+T = TypeVar("T")
 
 KNOWN_FACTS: Final = 9
 """Facts of a task that stand in training."""
@@ -93,8 +95,8 @@ def _deal(seed: int) -> Deal:
 
 
 def _deal_task(task: Task, rng: random.Random) -> Deal:
-    facts = list(enumerate(rng.sample(task.facts, KNOWN_FACTS + NEW_FACTS), 1))
-    order = rng.sample(range(WORDINGS), WORDINGS)
+    facts = list(enumerate(_shuffled(task.facts, rng)[: KNOWN_FACTS + NEW_FACTS], 1))
+    order = _shuffled(range(WORDINGS), rng)
     train: list[Example] = []
     kept: list[Example] = []
     for at, (number, fact) in enumerate(facts[:KNOWN_FACTS]):
@@ -102,13 +104,18 @@ def _deal_task(task: Task, rng: random.Random) -> Deal:
         for wording in range(WORDINGS):
             rows = kept if wording == kept_back else train
             rows.append(task.ask(number, fact, wording))
-    unseen = [task.ask(*new, rng.randrange(WORDINGS)) for new in facts[KNOWN_FACTS:]]
-    test = kept[: task.seen] + unseen
-    for part in (train, test):
-        rng.shuffle(part)
+    unseen = [task.ask(*new, order[at]) for at, new in enumerate(facts[KNOWN_FACTS:])]
     return Deal(
-        tuple(train[: task.train]), tuple(kept[task.seen : task.seen + VALIDATION]), tuple(test)
+        train=tuple(_shuffled(train, rng)[: task.train]),
+        validation=tuple(kept[task.seen : task.seen + VALIDATION]),
+        test=tuple(_shuffled(kept[: task.seen] + unseen, rng)),
     )
+
+
+def _shuffled(items: Iterable[T], rng: random.Random) -> list[T]:
+    """In random order. Python promises random() alone to be the same in every version, and
+    shuffle() and sample() not."""
+    return sorted(items, key=lambda _: rng.random())
 
 
 def _in_turn(parts: Iterable[tuple[Example, ...]]) -> tuple[Example, ...]:

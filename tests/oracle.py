@@ -53,7 +53,7 @@ def complaints(source: str, example: Example, rendered: Rendered, tokens: Mappin
                 found.append(f"message {index} would be trained in {owner}: {shown!r}")
             elif message.role == "assistant" and not trained:
                 prefilled = kind is Region.HEADER and position < starts.get(index, 0)
-                quoted = owner is not None and example.messages[owner].role != "assistant"
+                quoted = owner is not None and owner != index
                 if not (prefilled or quoted):
                     found.append(f"answer {index} would not be trained: {shown!r} ({kind})")
     for index, start in starts.items():

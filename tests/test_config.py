@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,11 @@ def test_any_training_configuration_survives_json(train: TrainConfig) -> None:
 def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         LabConfig.from_dict(values)
+
+
+def test_the_default_is_the_lesson_that_is_written_down() -> None:
+    written = Path(__file__).parents[1] / "examples" / "six_tasks" / "run.json"
+    assert LabConfig.from_json(written.read_text(encoding="utf-8")) == LabConfig()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])

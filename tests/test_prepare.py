@@ -144,6 +144,7 @@ def test_samples_are_rows_of_different_categories(tmp_path: Path) -> None:
     categories = [example.category for example in result.samples]
     assert len(categories) == len(set(categories)) == 3
     assert all(example in result.test for example in result.samples)
+    assert {example.fact for example in result.samples} <= result.facts
 
 
 def test_samples_are_what_was_asked_for(tmp_path: Path) -> None:

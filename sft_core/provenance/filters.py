@@ -129,14 +129,13 @@ def _title(s: Any) -> Tagged:
     return Tagged(titled, text._tags) if len(titled) == len(text) else text.like(titled)
 
 
-_ESCAPES: Final = (("&", "&amp;"), (">", "&gt;"), ("<", "&lt;"), ("'", "&#39;"), ('"', "&#34;"))
+_ESCAPES: Final = str.maketrans(
+    {"&": "&amp;", ">": "&gt;", "<": "&lt;", "'": "&#39;", '"': "&#34;"}
+)
 
 
 def _escape(value: Any) -> Tagged:
-    text = tagged(str(value))
-    for character, entity in _ESCAPES:
-        text = text.replace(character, entity)
-    return text
+    return tagged(str(value)).translate(_ESCAPES)
 
 
 def _safe(value: Any) -> str:

@@ -30,6 +30,7 @@ def painted(tagged: Tagged, known: Known) -> Painted:
     bos, runs = _runs(tagged, known)
     view = Text(text, runs, known)
     view = view.of(_without_quotes(view))
+    view = view.of(_with_silent(view))
     runs = _adopted(view)
     view = view.of(runs)
     messages = sorted({run.message for run in runs if run.message is not None})
@@ -69,6 +70,24 @@ def _without_quotes(view: Text) -> list[Run]:
     return made
 
 
+def _with_silent(view: Text) -> list[Run]:
+    """An answer that is empty, and whose turn no loop claims, has what follows its prompt."""
+    made: list[Run] = list(view.runs)
+    present = {run.message for run in made}
+    for message, place in view.known.prompt_ends.items():
+        at = next((n for n, run in enumerate(made) if run.start <= place < run.end), None)
+        if message in present or at is None or made[at].message is not None:
+            continue
+        run, end = made[at], view.known.turn_end(message)
+        edges = (run.start, place, min(end or run.end, run.end), run.end)
+        made[at : at + 1] = [
+            Run(start, stop, Source(owner, False))
+            for start, stop, owner in zip(edges, edges[1:], (None, message, None), strict=False)
+            if stop > start
+        ]
+    return made
+
+
 def _adopted(view: Text) -> list[Run]:
     """Literals that no loop claims go to the turns beside them: an end to the one before, the
     rest to the one that follows, if those have none of their own there."""
@@ -104,9 +123,14 @@ def _head_of(view: Text, at: int, cut: int) -> tuple[int, int | None]:
     run, heir = view.runs[at], view.runs[at + 1] if at + 1 < len(view.runs) else None
     if heir is None or heir.message is None or not _begins_at(view.runs, at + 1):
         return cut, None
-    if heir.source.content:
+    prompt_end = view.known.prompt_ends.get(heir.message, run.end)
+    if heir.source.content or (heir.start == prompt_end and not _speaks(view, heir.message)):
         return cut, heir.message
-    return max(cut, min(view.known.prompt_ends.get(heir.message, run.end), run.end)), heir.message
+    return max(cut, min(prompt_end, run.end)), heir.message
+
+
+def _speaks(view: Text, message: int) -> bool:
+    return any(run.source.content for run in view.own(message))
 
 
 def _tail_of(view: Text, before: Run, run: Run) -> int:

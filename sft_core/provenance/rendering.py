@@ -218,10 +218,10 @@ class _Job:
 
     def _complete(self, traced: Tagged) -> bool:
         shown = set(traced._tags)
-        return all(
-            content_tag(index) in shown
-            for index, message in enumerate(self.messages)
-            if message["role"] == ASSISTANT and _says_something(message)
+        says = [index for index, message in enumerate(self.messages) if _says_something(message)]
+        missing = [index for index in says if content_tag(index) not in shown]
+        return (missing != says or not says) and all(
+            self.messages[index]["role"] != ASSISTANT for index in missing
         )
 
     # -- what it takes to find the answers --------------------------------------------------------
@@ -271,4 +271,4 @@ def _outcome(text: str, found: Painted, method: str) -> Outcome:
 
 def _says_something(message: Plain) -> bool:
     content = message["content"]
-    return bool(_joined(content or "").strip() or message.get("tool_calls"))
+    return bool(_joined(content or "") or message.get("tool_calls"))

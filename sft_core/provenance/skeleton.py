@@ -44,6 +44,9 @@ class Skeleton(NamedTuple):
     def fit(self, text: str, messages: Messages, prompt: Prompt) -> Painted | None:
         """The regions of ``text`` if it is this skeleton filled with ``messages``, else None.
         ``prompt(i)`` is the generation prompt of message i."""
+        holes = {segment.hole for segment in self.segments}
+        if any(message["content"] and at not in holes for at, message in enumerate(messages)):
+            return None
         pieces = [
             segment.literal if segment.hole is None else messages[segment.hole][segment.field]
             for segment in self.segments

@@ -299,9 +299,11 @@ def printf(pattern: Tagged, values: Any) -> Tagged:
 def _filled(directive: str, value: Any, own: str) -> Tagged:
     text = directive % (value,)
     if isinstance(value, Tagged):
-        if text == value:
-            return value
-        return value.like(text)
+        before = len(text) - len(value) if text.endswith(value) else 0
+        if text[before : before + len(value)] != value:
+            return value.like(text)
+        after = len(text) - len(value) - before
+        return Tagged(text, own * before + value._tags + own * after)
     if isinstance(value, (Whole, Decimal)):
         return Tagged(text, value._tag * len(text))
     if carries_tags(value):

@@ -143,7 +143,9 @@ def marks_of(view: Text, message: int) -> Marks:
         if run.start <= stop < run.end:
             stop = run.end
     # Where no prompt opens the turn, the answer opens it, and is still not closed by that.
-    opened = start if start > own[0].start or not content else max(content[0].start, start)
+    opened = start
+    if start <= own[0].start:
+        opened = max(content[0].start, start) if content else last
     header = view.literals(message, 0, opened)
     answer = view.literals(message, opened, last)
     closers = view.specials(last, stop)

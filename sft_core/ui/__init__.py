@@ -28,7 +28,7 @@ from sft_core.ui.look import look
 from sft_core.ui.parts import next_steps
 from sft_core.ui.session import Pick, rows_of
 from sft_core.ui.theme import theme
-from sft_core.ui.view import script, stylesheets
+from sft_core.ui.view import STATIC, script, stylesheets
 from sft_core.ui.wiring import Page, choices_of, wire
 from sft_core.worker import compute
 
@@ -99,6 +99,7 @@ def options() -> dict[str, Any]:
         "theme": theme(),
         "css_paths": stylesheets(),
         "head": f"<script>{script()}</script>{live_plot.head()}",
+        "favicon_path": STATIC / "favicon.svg",
         "footer_links": [],
         "ssr_mode": False,
         "run_history": False,

@@ -16,7 +16,9 @@ from tests.ui.conftest import Server, Watched, visit
 
 pytestmark = pytest.mark.browser
 
-ATTACK = '<img src=x onerror="window.hacked=1">{{7*7}}${8*8}</script><script>window.hacked=2</script>'
+ATTACK = (
+    '<img src=x onerror="window.hacked=1">{{7*7}}${8*8}</script><script>window.hacked=2</script>'
+)
 LONG_RUN = 4000
 
 
@@ -266,7 +268,9 @@ def test_markup_in_data_and_template_stays_text(page: Page, tmp_path: Path) -> N
     page.click("#source-kind label:has-text('Upload')")
     page.set_input_files("#upload input[type=file]", rows)
     expect(page.locator("#chips")).to_contain_text("attack.jsonl")
-    type_template(page, ATTACK.replace("{{7*7}}", "") + "{% for m in messages %}{{ m.content }}{% endfor %}")
+    type_template(
+        page, ATTACK.replace("{{7*7}}", "") + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
     expect(page.locator("#strip .strip")).to_contain_text("<")
     expect(page.locator("#rows")).to_contain_text(f"Say {ATTACK}")
     expect(page.locator("#reading")).to_contain_text("left out")

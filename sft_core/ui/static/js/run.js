@@ -127,7 +127,7 @@
     let value = null;
     const answer = (graded) =>
       graded
-        ? h("td", { class: graded.exact ? "right" : "wrong" }, mark(graded.exact ? "good" : "error"), h("span", {}, graded.answer || "(nothing)"))
+        ? h("td", { class: "given" }, mark(graded.exact ? "good" : "error"), h("span", { title: graded.answer }, graded.answer || "nothing"))
         : h("td", { class: "quiet" }, "–");
 
     function draw() {
@@ -144,7 +144,7 @@
           { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Held-out rows" },
           h(
             "table",
-            { class: "grid pairs-table" },
+            { class: `grid pairs-table${answered ? " answered" : ""}` },
             h("thead", {}, h("tr", {}, ["Asked", "Expected", told ? "Fact in training" : null, answered ? "Before" : null, answered ? "After" : null].filter(Boolean).map((name) => h("th", { scope: "col" }, name)))),
             h(
               "tbody",

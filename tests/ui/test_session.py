@@ -1,0 +1,158 @@
+"""What a visitor chose becomes a configuration, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sft_core.config import DataConfig, LabConfig, MissingTokens, TrainOn
+from sft_core.settings import Host
+from sft_core.types import ConfigError, DataError, LimitError
+from sft_core.ui import session
+from sft_core.ui.look import look
+from sft_core.ui.session import Choices, Pick, pack
+
+SHARED = Host.from_environment({"SPACE_ID": "somebody/lab"})
+HOME = Host.from_environment({})
+
+
+def choices(**values: object) -> Choices:
+    source = session.preset_source("inst-resp", "bytes-gpt")
+    return replace(Choices(source=source), **values)  # type: ignore[arg-type]
+
+
+def test_the_controls_as_they_stand_spell_the_default_contract() -> None:
+    made, default = session.contract(choices()), LabConfig()
+    assert (made.data, made.template, made.model) == (default.data, default.template, default.model)
+    assert made.policy == default.policy
+
+
+def test_an_editor_that_changed_only_line_ends_still_holds_the_preset() -> None:
+    plain = choices().source
+    for same in (plain, plain.rstrip("\n"), plain.replace("\n", "\r\n")):
+        assert session.contract(choices(source=same)).template.source is None
+    edited = session.contract(choices(source=plain + " "))
+    assert edited.template.source == plain + " "
+    assert edited.template.name == "inst-resp (edited)"
+
+
+def test_mask_and_missing_tokens_reach_the_contract() -> None:
+    made = session.contract(
+        choices(train_on="last_assistant", end_of_turn=False, missing=MissingTokens.TEXT.value)
+    )
+    assert made.policy.train_on is TrainOn.LAST_ASSISTANT
+    assert not made.policy.end_of_turn
+    assert made.model.missing_tokens is MissingTokens.TEXT
+
+
+def test_an_emptied_number_names_its_field() -> None:
+    with pytest.raises(ConfigError, match="Width is empty"):
+        session.contract(choices(width=None))
+    with pytest.raises(ConfigError, match="Rows must be a number"):
+        session.optional_whole("many", "Rows")
+    assert session.optional_whole(" 1,200 ", "Rows") == 1200
+    assert session.optional("", "Minutes") is None
+
+
+def test_a_shared_host_opens_no_path_that_a_visitor_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "response": "b"}\n')
+    monkeypatch.chdir(tmp_path)
+    for name in (str(folder), "model", "./model", "../model", "~/model"):
+        with pytest.raises(LimitError, match="opens none for visitors"):
+            session.model_config(choices(model=session.OWN, own_model=name), SHARED)
+    for source in (str(rows), "rows.jsonl", "../rows.jsonl", "~/rows.jsonl"):
+        with pytest.raises(LimitError, match="Upload the file"):
+            session.rows_of(DataConfig(source=source), SHARED)
+    assert session.model_config(choices(model=session.OWN, own_model=str(folder)), HOME)
+    assert session.rows_of(DataConfig(source=str(rows), eval_rows=0), HOME).part("train")
+
+
+def test_a_shared_host_opens_what_was_uploaded_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    file = tmp_path / "uploads" / "abc" / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"prompt": "a", "response": "b"}\n')
+    rows = session.rows_of(DataConfig(source=str(file), eval_rows=0), SHARED)
+    assert rows.part("train")[0].answer == "b"
+    outside = tmp_path / "uploads" / ".." / "rows.jsonl"
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    with pytest.raises(LimitError):
+        session.rows_of(DataConfig(source=str(outside)), SHARED)
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    import os
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a", "response": "old"}\n')
+    config = DataConfig(source=str(file), eval_rows=0)
+    assert session.rows_of(config).part("train")[0].answer == "old"
+    file.write_text('{"prompt": "a", "response": "new"}\n')
+    os.utime(file, (1, 1))
+    assert session.rows_of(config).part("train")[0].answer == "new"
+
+
+def test_the_row_that_was_picked_is_looked_at_whole_and_an_own_conversation_as_typed() -> None:
+    picked = choices(pick=Pick("test", 3))
+    rows = session.rows_of(DataConfig())
+    assert session.conversation(picked) == rows.splits.test[3]
+    built = {"own": True, "turns": [{"role": "user", "content": "Hi"}, {"role": "assistant"}]}
+    own = session.conversation(choices(conversation=json.dumps(built)))
+    assert [(m.role, m.text) for m in own.messages] == [("user", "Hi"), ("assistant", "")]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [],
+        "x",
+        [{"role": "user", "content": "a"}] * 101,
+        [{"role": "user", "content": "a" * 200_001}],
+    ],
+)
+def test_a_conversation_that_is_none_or_too_much_is_refused(turns: object) -> None:
+    with pytest.raises(ConfigError):
+        session.conversation(choices(conversation=json.dumps({"own": True, "turns": turns})))
+
+
+def test_a_data_configuration_survives_the_page() -> None:
+    config = DataConfig(source="a/b", columns={"prompt": "x"}, rows=3)
+    assert session.unpack(pack(config)) == config
+
+
+def test_an_unforeseen_error_is_owned_up_to_and_logged_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    try:
+        raise ZeroDivisionError("secret detail")
+    except ZeroDivisionError as error:
+        told = session.sentence(error)
+    assert "Traceback" not in told
+    assert "ZeroDivisionError" in caplog.text
+    assert session.sentence(DataError("Plain.")) == "Plain."
+
+
+def test_generation_sends_what_training_showed_for_every_preset() -> None:
+    from sft_core import templates
+
+    rows = session.rows_of(DataConfig())
+    example = rows.at(Pick())
+    assert example is not None
+    for name in templates.PRESETS:
+        source = session.preset_source(name, "bytes-gpt")
+        seen = look(session.contract(choices(preset=name, source=source)), example)
+        assert seen.error is None, name
+        assert seen.cut is not None
+        assert seen.differs_at is None, name
+        assert seen.encoded is not None
+        assert seen.encoded.ids[: seen.cut] == seen.prompt_ids

@@ -1,0 +1,382 @@
+"""What the page shows is what the record, the rows and the tokens say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft_core.config import DataConfig, LabConfig, MaskPolicy, TemplateConfig, TrainOn
+from sft_core.events import (
+    Answered,
+    EvalLogged,
+    Graded,
+    PhaseEntered,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunRecord,
+    SampleGenerated,
+    Score,
+    ScoreLogged,
+    Side,
+    Tally,
+    TextGenerated,
+    Warned,
+)
+from sft_core.types import Example, Finding, Message, Severity
+from sft_core.ui import answers, data_panel, data_view, header, run_view, template_panel, words
+from sft_core.ui.data_panel import Source
+from sft_core.ui.look import look
+from sft_core.ui.session import Choices, Pick, pack, preset_source, rows_of
+from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
+from sft_core.ui.token_view import text_value, tokens_value
+from tests.test_plots import started, step
+
+ROWS = rows_of(DataConfig())
+FIRST = ROWS.splits.train[0]
+
+
+def contract(**parts: Any) -> LabConfig:
+    return LabConfig().but(**parts)
+
+
+# -- tokens ----------------------------------------------------------------------------------
+
+
+def test_the_strip_carries_every_id_reason_and_byte_of_the_encoding() -> None:
+    seen = look(contract(), FIRST)
+    value = tokens_value(seen)
+    assert seen.encoded is not None
+    assert [row[1] for row in value["tokens"]] == list(seen.encoded.ids)
+    reasons = [value["reasons"][row[2]]["key"] for row in value["tokens"]]
+    assert reasons == [reason.value for reason in seen.encoded.reasons]
+    assert value["cut"] == len(seen.prompt_ids)
+    spelled = "".join(row[0] for row in value["tokens"])
+    assert FIRST.answer in spelled
+    letters = [row for row in value["tokens"] if row[1] < 256]
+    assert bytes.fromhex("".join(row[6] for row in letters)).decode() == (
+        FIRST.prompt[-1].text + FIRST.answer
+    )
+
+
+def test_what_the_limit_cuts_off_is_shown_as_cut_off() -> None:
+    config = contract()
+    short = config.but(train=replace(config.train, max_length=10))
+    whole = tokens_value(look(config, FIRST))
+    value = tokens_value(look(short, FIRST))
+    assert len(value["tokens"]) == 10
+    assert [row[1] for row in value["tokens"] + value["dropped"]] == [
+        row[1] for row in whole["tokens"]
+    ]
+
+
+def test_a_template_that_fails_gives_its_sentence_and_a_finding() -> None:
+    broken = contract(template=TemplateConfig("mine", "{% for m in messages %}"))
+    seen = look(broken, FIRST)
+    assert tokens_value(seen)["error"] == str(seen.error)
+    assert seen.findings[0].severity is Severity.ERROR
+    assert text_value(seen)["error"]
+
+
+def test_the_text_is_the_rendered_text_with_the_cut_at_the_answer() -> None:
+    seen = look(contract(), FIRST)
+    value = text_value(seen)
+    assert seen.rendered is not None
+    text = "".join(segment[0] for segment in value["segments"])
+    assert text == seen.rendered.text
+    assert text[: value["cut"]] == value["prompt"]
+    assert text[value["cut"] :].startswith(FIRST.answer)
+
+
+# -- header ----------------------------------------------------------------------------------
+
+
+def test_the_chips_say_what_is_loaded_and_take_the_worst_finding() -> None:
+    seen = look(contract(policy=MaskPolicy(TrainOn.ASSISTANT, end_of_turn=False)), FIRST)
+    chips = {chip["key"]: chip for chip in header.chips_value(seen, ROWS)["chips"]}
+    assert "bytes-gpt" in chips["model"]["text"]
+    assert chips["data"]["text"].startswith("six-tasks 160/")
+    assert chips["mask"]["text"] == "answers, no end of turn"
+    assert chips["mask"]["level"] == "warning"
+    assert chips["data"]["level"] is None
+    worse = replace(seen, findings=(*seen.findings, Finding("x", Severity.ERROR, "Broken.")))
+    chips = {chip["key"]: chip for chip in header.chips_value(worse, ROWS)["chips"]}
+    assert (chips["template"]["level"], chips["template"]["note"]) == ("error", "Broken.")
+
+
+def test_every_code_that_colours_a_chip_is_one_that_the_doctor_has() -> None:
+    folder = Path(header.__file__).resolve().parents[1] / "doctor"
+    source = "".join(file.read_text() for file in folder.glob("*.py"))
+    assert all(f'"{code}"' in source for code in header._CHIP_OF)
+    assert all(f'"{code}"' in source for code in template_panel.MENDED)
+
+
+# -- data ------------------------------------------------------------------------------------
+
+
+def test_pages_go_through_all_parts_without_gap_or_repetition() -> None:
+    first = data_view.rows_value(ROWS, "all", 0, Pick())
+    seen = [
+        row["key"]
+        for page in range(first["pages"])
+        for row in data_view.rows_value(ROWS, "all", page, Pick())["rows"]
+    ]
+    assert len(seen) == len(set(seen)) == first["counts"]["all"] == len(ROWS.part("all"))
+    beyond = data_view.rows_value(ROWS, "test", 10_000, Pick())
+    assert beyond["page"] == beyond["pages"] - 1
+
+
+def test_loading_shows_bad_rows_and_a_source_that_fails_keeps_the_old_one(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "response": f"a{n}"} for n in range(30)] + [{"prompt": "alone"}]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows))
+    held = pack(DataConfig())
+    config, pick, reading, shown, builder = data_panel.load(
+        Source(kind="upload", file=str(file), eval_rows=5, test_rows=5), held
+    )
+    value = json.loads(reading)
+    assert (value["badCount"], value["format"]) == (1, "prompt-response")
+    assert value["counts"] == [20, 5, 5]
+    assert pick == Pick()
+    assert json.loads(shown)["rows"][0]["turns"][0]["text"].startswith("q")
+    assert json.loads(builder)["own"] is False
+    again = data_panel.load(Source(kind="upload", file=str(tmp_path / "gone.json")), config)
+    assert "error" in json.loads(again[2])
+    assert not isinstance(again[0], str), "the data configuration must stay"
+
+
+def test_columns_that_no_format_knows_can_be_mapped_by_hand(tmp_path: Path) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_text("\n".join(json.dumps({"a": f"q{n}", "b": f"r{n}"}) for n in range(20)))
+    source = Source(kind="upload", file=str(file), eval_rows=2)
+    unread = json.loads(data_panel.load(source, pack(DataConfig()))[2])
+    assert unread["available"] == ["a", "b"]
+    assert "prompt-response" in {format["name"] for format in unread["formats"]}
+    corrected = {**unread, "columns": {"prompt": "a", "response": "b"}}
+    loaded = data_panel.load(replace(source, reading=json.dumps(corrected)), pack(DataConfig()))
+    assert json.loads(loaded[2])["mapped"] == {"prompt": "a", "response": "b"}
+    other = replace(source, file=str(tmp_path / "x.jsonl"), reading=json.dumps(corrected))
+    assert other._columns(str(other.file)) == {}, "a mapping belongs to its own source"
+
+
+# -- settings --------------------------------------------------------------------------------
+
+
+def settings(**values: Any) -> Settings:
+    base = LabConfig().train
+    known = {name: getattr(base, name) for name in Settings.__dataclass_fields__}
+    known |= {"max_steps": "", "max_minutes": "", "sample_prompts": ""}
+    return Settings(**{**known, **values})
+
+
+def test_the_form_spells_a_training_configuration() -> None:
+    made = settings(max_steps="120", sample_prompts="Hi\n\n Bye ", max_minutes="1.5").config()
+    assert (made.max_steps, made.max_minutes) == (120, 1.5)
+    assert made.sample_prompts == ("Hi", "Bye")
+    assert settings().config().learning_rate == LabConfig().train.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "accumulation", "epochs"), [(160, 8, 1, 3), (7, 4, 3, 2)]
+)
+def test_the_consequence_counts_steps_as_training_does(
+    rows: int, batch: int, accumulation: int, epochs: float
+) -> None:
+    from math import ceil
+
+    made = settings(batch_size=batch, accumulation=accumulation, epochs=epochs).config()
+    made = replace(made, max_steps=None)
+    assert total_steps(made, rows) == ceil(epochs * ceil(ceil(rows / batch) / accumulation))
+    assert f"{total_steps(made, rows):,} step" in consequence_value(made, rows)["text"]
+
+
+def test_every_preset_of_settings_is_one_that_the_form_gives_back() -> None:
+    from sft_core.ui.adopt import settings as shown
+
+    for _, train in PRESETS.values():
+        assert Settings(*shown(train)).config() == train
+
+
+# -- a run -----------------------------------------------------------------------------------
+
+
+def test_a_run_is_told_from_queue_to_end() -> None:
+    record = RunRecord(LabConfig(), [RunQueued(run="r", position=2)])
+    assert "2 jobs stand before" in run_view.status_value("r", record)["text"]
+    record.add(PhaseEntered(phase="Reading rows"))
+    assert run_view.status_value("r", record)["text"] == "Reading rows"
+    record.add(started(40))
+    for number in range(1, 11):
+        record.add(step(number, 2.0))
+    record.add(Warned(code="w", message="Mind this."))
+    value = run_view.status_value("r", record)
+    assert (value["state"], value["share"]) == ("running", 0.25)
+    assert ["step", "10 of 40"] in value["facts"]
+    assert value["notes"] == [{"level": "warning", "text": "Mind this."}]
+    assert run_view.status_value("r", record, stopping=True)["state"] == "stopping"
+    record.add(RunFinished(step=40, restored_step=30, seconds=75, run_dir="x"))
+    value = run_view.status_value("r", record)
+    assert value["text"] == "Done: 40 steps in 1 min 15 s. Its best weights, of step 30, were kept."
+    assert value["learnt"]
+
+
+def test_a_failed_run_says_its_sentence() -> None:
+    record = RunRecord(LabConfig(), [RunFailed(kind="X", message="No row is left.", run_dir="r")])
+    value = run_view.status_value("r", record)
+    assert (value["state"], value["text"], value["learnt"]) == ("failed", "No row is left.", False)
+
+
+def score(exact: int) -> Score:
+    return Score(
+        overall=Tally("all", 40, exact, 40),
+        by_category=(Tally("code", 6, exact // 6, 6),),
+        seen=Tally("seen", 28, exact, 28),
+        unseen=Tally("unseen", 12, 0, 12),
+    )
+
+
+def test_scores_stand_before_and_after_with_unseen_facts_apart() -> None:
+    record = RunRecord(LabConfig(), [ScoreLogged(step=0, score=score(0))])
+    first = run_view.scores_value(record)
+    assert (first["before"]["exact"], first["after"]) == (0, None)
+    record.add(ScoreLogged(step=9, score=score(26)))
+    value = run_view.scores_value(record)
+    assert (value["before"]["exact"], value["after"]["exact"]) == (0, 26)
+    assert value["unseen"] == {"count": 12, "exact": 0, "stopped": 12}
+    assert value["text"].startswith("12 of these 40 facts never stood in training")
+    assert value["categories"][0]["after"]["exact"] == 4
+
+
+def test_held_out_rows_say_whether_their_fact_was_seen_and_what_was_answered() -> None:
+    rows = (
+        Example("1", (Message("user", "Q"), Message("assistant", "A")), fact="known"),
+        Example("2", (Message("user", "R"), Message("assistant", "B")), fact="new"),
+    )
+    graded = Graded(
+        side=Side.TUNED,
+        row="2",
+        category=None,
+        seen=False,
+        prompt="R",
+        expected="B",
+        answer="C",
+        exact=False,
+        stopped=True,
+    )
+    pairs = run_view.pairs_value(rows, frozenset({"known"}), [graded])["pairs"]
+    assert [pair["seen"] for pair in pairs] == [True, False]
+    assert pairs[1]["after"] == {"answer": "C", "exact": False}
+    assert pairs[0]["before"] is None
+    assert run_view.pairs_value(rows, None)["pairs"][0]["seen"] is None
+
+
+def test_samples_are_a_story_for_each_prompt_newest_first() -> None:
+    events = [
+        SampleGenerated(step=number, prompt=prompt, text=f"{number}", stopped=True, tokens=1)
+        for number in (0, 20)
+        for prompt in ("p", "q")
+    ]
+    value = run_view.samples_value(RunRecord(LabConfig(), events))["prompts"]
+    assert [item["prompt"] for item in value] == ["p", "q"]
+    assert [item["step"] for item in value[0]["story"]] == [20, 0]
+
+
+def test_the_list_of_runs_tells_each_in_a_line() -> None:
+    record = RunRecord(LabConfig(), [started(4), step(1, 2.0), step(2, 1.0)])
+    record.add(EvalLogged(step=2, loss=1.25, trained_tokens=9, best=True))
+    value = run_view.runs_value([("abcd", record)], "abcd", now=record.events[0].time + 130)
+    line = value["runs"][0]
+    assert line["text"] == "bytes-gpt on six-tasks, INST / RESP, 2 steps, eval loss 1.25, running"
+    assert line["when"] == "2 min ago"
+
+
+# -- compare ---------------------------------------------------------------------------------
+
+
+def test_an_example_is_asked_with_all_its_turns_and_a_changed_one_as_typed() -> None:
+    row = ROWS.splits.test[0]
+    shown = {
+        "prompts": [
+            {"text": row.prompt[-1].text, "example": row.id},
+            {"text": "Mine", "example": row.id},
+            {"text": "  ", "example": None},
+        ]
+    }
+    asked = answers.questions(json.dumps(shown), ROWS)
+    assert [question.messages for question in asked] == [row.prompt, (Message("user", "Mine"),)]
+    assert [question.expected for question in asked] == [row.answer, ""]
+
+
+def test_example_chips_show_each_category_first() -> None:
+    value = answers.prompts_value(ROWS)
+    categories = {row.id: row.category for row in ROWS.splits.test}
+    first = [categories[example["row"]] for example in value["examples"][:6]]
+    assert len(set(first)) == 6
+    assert len(value["prompts"]) == 3
+
+
+def test_the_board_fills_side_by_side_and_keeps_what_was_stopped() -> None:
+    board = answers.Board(["p", "q"], ["", ""], LabConfig(), "abcdefgh")
+    board.add(TextGenerated(side=Side.BASE, prompt=0, text="He", tokens=2))
+    board.add(
+        Answered(
+            side=Side.TUNED,
+            prompt=0,
+            text="Yes",
+            stopped=True,
+            reason="Ended its turn.",
+            ids=(1, 2, 3),
+            prompt_ids=(9,),
+            seconds=0.5,
+        )
+    )
+    first = board.value()["prompts"][0]
+    assert first["base"]["state"] == "writing"
+    assert (first["tuned"]["state"], first["tuned"]["rate"]) == ("done", "6 tokens/s")
+    board.halt()
+    states = [
+        pair[side]["state"] for pair in board.value()["prompts"] for side in ("base", "tuned")
+    ]
+    assert states == ["halted", "done", "halted", "halted"]
+    alone = answers.Board(["p"], [""], LabConfig(), None)
+    assert alone.value()["prompts"][0]["tuned"]["state"] == "absent"
+
+
+# -- handlers of the template panel ----------------------------------------------------------
+
+
+def choices(**values: Any) -> Choices:
+    return replace(Choices(source=preset_source("inst-resp", "bytes-gpt")), **values)
+
+
+def test_a_finding_is_mended_by_the_control_that_can() -> None:
+    code = {"code": "end-of-turn-untrained"}
+    assert template_panel.mend(choices(end_of_turn=False), code)[1] is True
+    value = json.loads(template_panel.repaint(choices(end_of_turn=False))[2])
+    finding = next(item for item in value["findings"] if item["code"] == code["code"])
+    assert (finding["fix"], finding["fixLabel"]) == (True, "Train it")
+
+
+def test_the_template_follows_the_model_unless_it_was_edited() -> None:
+    smol = choices(model="smollm2-135m-instruct")
+    _, shape, _, preset, source, _ = template_panel.choose_model(smol)
+    assert preset == "chatml"
+    assert "<|im_start|>" in source
+    assert shape["visible"] is False
+    edited = choices(model="smollm2-135m-instruct", source="{{ messages }}")
+    assert not isinstance(template_panel.choose_model(edited)[4], str)
+
+
+def test_what_cannot_be_looked_at_says_so_in_the_strip() -> None:
+    painted = template_panel.repaint(choices(width=None))
+    assert json.loads(painted[0])["error"] == "Width is empty: give a number."
+
+
+def test_words() -> None:
+    import doctest
+
+    assert doctest.testmod(words).failed == 0
