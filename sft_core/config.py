@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
@@ -231,9 +231,10 @@ class LabConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Raises ConfigError that names the first wrong key or value."""
         try:
-            return _adapter(cls).validate_python(values)
+            config: Self = _adapter(cls).validate_python(values)
         except ValidationError as error:
             raise ConfigError(_sentence(error)) from None
+        return config
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -285,7 +286,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
 
 
 @cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 

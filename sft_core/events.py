@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time as clock
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -328,7 +328,7 @@ def from_json(line: str) -> Event:
 
 
 @cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 

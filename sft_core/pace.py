@@ -109,6 +109,12 @@ def still_due(every: int, step: int, total: int) -> int:
     return max(0, regular) + 1
 
 
+def forget_peak(device: torch.device) -> None:
+    """Lets the peak that ``memory_mb`` tells begin anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def memory_mb(device: torch.device) -> float:
     """Megabytes in use: the peak of a CUDA device's allocator, else this process's resident set."""
     if device.type == "cuda":

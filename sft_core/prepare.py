@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from sft_core import data, templates
 from sft_core.checkpoint import refusals
@@ -106,15 +106,15 @@ def prepare(
     rejects = _Rejects([(bad.row, bad.message) for bad in loaded.bad])
     if should_stop():
         return None
-    tokenizer, template, length = yield from _tools(config)
+    tools = yield from _tools(config)
     yield PhaseEntered(phase=f"Encoding {len(splits.train) + len(splits.eval):,} rows")
 
     def encoded(examples: Sequence[Example]) -> tuple[Row, ...]:
-        rows = _encoded(config, examples, tokenizer, template, length, rejects)
+        rows = _encoded(config, examples, tools, rejects)
         return tuple(takewhile(lambda _: not should_stop(), rows))
 
     train, evaluated = encoded(splits.train), encoded(splits.eval)
-    test = tuple(_askable(splits.test, template, tokenizer, rejects))
+    test, long = _askable(splits.test, tools, rejects)
     if should_stop():
         return None
     if not train:
@@ -123,49 +123,55 @@ def prepare(
         yield Warned(code="bad-rows", message=rejects.sentence())
     truncated = sum(row.dropped > 0 for row in (*train, *evaluated))
     if truncated:
-        yield _cut_off((*train, *evaluated), truncated, length)
+        yield _cut_off((*train, *evaluated), truncated, tools.length)
+    if long:
+        yield _unreadable(len(long), len(test) + len(long), tools.room)
     facts = data.seen_facts(splits.train)
     # What training holds in other words shows its progress; the rest no model can know.
     known = sorted(test, key=lambda example: example.fact not in facts)
+    samples = yield from _samples(config, (*known, *splits.eval, *splits.train), tools)
     return Prepared(
-        tokenizer,
-        template,
+        tools.tokenizer,
+        tools.template,
         train,
         evaluated,
-        test,
-        _samples(config, (*known, *splits.eval, *splits.train), template, tokenizer),
+        (*test, *long),
+        samples,
         facts,
         len(rejects.errors),
         truncated,
-        length,
+        tools.length,
     )
 
 
-def _tools(config: LabConfig) -> Generator[RunEvent, None, tuple[Tokenizer, Template, int]]:
-    """Tokenizer, template, and the length that rows are cut to."""
+class _Tools(NamedTuple):
+    """What rows are made with: ``length`` is what they are cut to, ``room`` the context."""
+
+    tokenizer: Tokenizer
+    template: Template
+    length: int
+    room: int
+
+
+def _tools(config: LabConfig) -> Generator[RunEvent, None, _Tools]:
     bare, _ = open_tokenizer(config.model)
     template = templates.resolve(config.template, bare)
     tokenizer, _ = open_tokenizer(config.model, template)
-    room = context(config.model)
-    if room < config.train.max_length:
+    room, length = context(config.model), config.train.max_length
+    if room < length:
         yield Warned(
             code="context",
-            message=f"max_length is {config.train.max_length:,}, but the model reads at most "
-            f"{room:,} tokens, so rows are cut there.",
+            message=f"max_length is {length:,}, but the model reads at most {room:,} tokens, so "
+            "rows are cut there.",
         )
-    return tokenizer, template, min(room, config.train.max_length)
+    return _Tools(tokenizer, template, min(room, length), room)
 
 
 def _encoded(
-    config: LabConfig,
-    examples: Sequence[Example],
-    tokenizer: Tokenizer,
-    template: Template,
-    length: int,
-    rejects: _Rejects,
+    config: LabConfig, examples: Sequence[Example], tools: _Tools, rejects: _Rejects
 ) -> Iterator[Row]:
-    rendered = render_many(template, examples, tokenizer.special_tokens)
-    results = encode_many(rendered, tokenizer, config.policy, length)
+    rendered = render_many(tools.template, examples, tools.tokenizer.special_tokens)
+    results = encode_many(rendered, tools.tokenizer, config.policy, tools.length)
     for example, result in zip(examples, results, strict=True):
         try:
             if isinstance(result, LabError):
@@ -176,15 +182,18 @@ def _encoded(
 
 
 def _askable(
-    examples: Sequence[Example], template: Template, tokenizer: Tokenizer, rejects: _Rejects
-) -> Iterator[Example]:
-    """Test rows whose prompt can be rendered."""
-    prompts = prompts_of(examples, template, tokenizer)
+    examples: Sequence[Example], tools: _Tools, rejects: _Rejects
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """The examples that a model can be asked, and those whose prompt leaves no room in its
+    context. Those whose prompt cannot be rendered are rejected."""
+    fitting, long = [], []
+    prompts = prompts_of(examples, tools.template, tools.tokenizer)
     for example, prompt in zip(examples, prompts, strict=True):
         if isinstance(prompt, LabError):
             rejects.add(example.id, prompt)
         else:
-            yield example
+            (fitting if len(prompt) < tools.room else long).append(example)
+    return tuple(fitting), tuple(long)
 
 
 def _nothing_left(rejects: _Rejects) -> DataError | NothingTrainedError:
@@ -205,22 +214,40 @@ def _cut_off(rows: Sequence[Row], truncated: int, length: int) -> Warned:
     )
 
 
+def _unreadable(long: int, tests: int, room: int) -> Warned:
+    return Warned(
+        code="long-prompts",
+        message=f"The prompts of {long:,} of {tests:,} test rows fill the model's {room:,} tokens "
+        "of context, so there is no room for an answer and they count as wrong.",
+    )
+
+
 def _samples(
-    config: LabConfig, examples: Sequence[Example], template: Template, tokenizer: Tokenizer
-) -> tuple[Example, ...]:
+    config: LabConfig, examples: Sequence[Example], tools: _Tools
+) -> Generator[RunEvent, None, tuple[Example, ...]]:
     """What the model is asked during training: the prompts of the configuration, else one row of
     each of the first few categories of ``examples``."""
-    if config.train.sample_prompts:
-        return tuple(
-            Example(f"sample {number}", (Message("user", text),))
-            for number, text in enumerate(config.train.sample_prompts, 1)
+    wanted = config.train.sample_prompts
+    if wanted:
+        asked = [Example(text, (Message("user", text),)) for text in wanted]
+    else:
+        by_category: dict[str, Example] = {}
+        for example in examples:
+            if len(by_category) == SAMPLES:
+                break
+            by_category.setdefault(example.category or example.id, example)
+        asked = list(by_category.values())
+    rejects = _Rejects()
+    fitting, long = _askable(asked, tools, rejects)
+    if wanted and len(fitting) < len(wanted):
+        why = rejects.errors[0][1] if rejects.errors else f"it fills {tools.room:,} tokens."
+        first = rejects.errors[0][0] if rejects.errors else long[0].id
+        yield Warned(
+            code="samples",
+            message=f"{len(wanted) - len(fitting)} of {len(wanted)} sample prompts cannot be "
+            f"asked. The first, {first[:60]!r}: {why}",
         )
-    chosen: dict[str, Example] = {}
-    for example in examples:
-        if len(chosen) == SAMPLES:
-            break
-        chosen.setdefault(example.category or example.id, example)
-    return tuple(_askable(tuple(chosen.values()), template, tokenizer, _Rejects()))
+    return fitting
 
 
 def keep(prepared: Prepared, run_dir: Path) -> None:

@@ -37,7 +37,9 @@ def reference(
     return str(text)
 
 
-def complaints(source: str, example: Example, rendered: Rendered, tokens: Mapping[str, str]) -> list[str]:
+def complaints(
+    source: str, example: Example, rendered: Rendered, tokens: Mapping[str, str]
+) -> list[str]:
     """What is wrong with the regions of an example that rendered as in transformers."""
     text = rendered.text
     found = []
@@ -102,7 +104,9 @@ def _changed(message: Message) -> Iterator[Message]:
 
 
 def _variants(text: str) -> Iterator[str]:
-    places = [at for at, character in enumerate(text) if character.isascii() and character.isalnum()]
+    places = [
+        at for at, character in enumerate(text) if character.isascii() and character.isalnum()
+    ]
     chosen = {*places[:2], *places[-2:], *places[len(places) // 2 : len(places) // 2 + 1]}
     for at in sorted(chosen):
         new = "7" if text[at].isdigit() else "Q" if text[at].isupper() else "q"

@@ -51,6 +51,25 @@ def test_rows_with_the_same_id_are_told_apart() -> None:
     assert [example.id for example in data.read_rows(rows).examples] == ["x", "x (row-2)"]
 
 
+def test_an_id_made_for_a_repeated_one_is_not_taken_either() -> None:
+    rows = [{"id": id, "prompt": "a", "response": "b"} for id in ("x", "x (row-3)", "x")]
+    assert len({example.id for example in data.read_rows(rows).examples}) == 3
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "a/" * 3000, "~nobody/rows", "what\nis this?"])
+def test_what_can_be_no_source_is_said(source: str) -> None:
+    with pytest.raises(DataError, match="neither a built-in set, nor a file"):
+        data.load(DataConfig(source))
+
+
+def test_fewer_rows_of_the_built_in_set_are_watched_on_their_own_facts() -> None:
+    loaded = data.load(DataConfig(rows=24))
+    assert len(loaded.examples) == 24
+    watched = data.seen_facts(loaded.validation)
+    assert watched
+    assert watched <= data.seen_facts(loaded.examples)
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder"):
         data.load(DataConfig(str(tmp_path)))

@@ -56,6 +56,15 @@ ASKED = [("user", "2+2?"), ("assistant", "4")]
             "sharegpt",
         ),
         (
+            {
+                "conversations": [
+                    {"role": "human", "content": "2+2?"},
+                    {"role": "assistant", "content": [{"type": "text", "text": "4"}]},
+                ]
+            },
+            "sharegpt",
+        ),
+        (
             {"messages": '[{"role": "user", "content": "2+2?"}, {"from": "gpt", "value": "4"}]'},
             "messages",
         ),
@@ -80,6 +89,11 @@ def test_a_person_corrects_the_mapping() -> None:
 def test_a_mapped_column_that_is_not_there_is_named() -> None:
     with pytest.raises(DataError, match=r"no column 'frage' for prompt.*prompt, response"):
         recognise(("prompt", "response"), {"prompt": "frage"})
+
+
+def test_a_field_that_no_format_has_is_named() -> None:
+    with pytest.raises(DataError, match=r"'promt' is no field.* prompt, response"):
+        recognise(("prompt", "response"), {"promt": "prompt"})
 
 
 def test_columns_of_no_known_format_are_listed() -> None:
@@ -174,6 +188,8 @@ USER = {"role": "user", "content": "2+2?"}
         ({"conversations": [{"from": "human"}]}, "missing"),
         ({"conversations": [{"from": "function_call", "value": "add"}]}, "no JSON"),
         ({"prompt": "x", "response": "y", "tools": "{"}, "tools of row-1"),
+        ({"prompt": "x", "response": "cut \ud83d"}, "half of a character"),
+        ({"prompt": "x", "response": True}, "a truth value, not text"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(row: dict[str, Any], sentence: str) -> None:

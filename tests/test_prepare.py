@@ -153,6 +153,32 @@ def test_samples_are_what_was_asked_for(tmp_path: Path) -> None:
     assert [example.prompt[-1].text for example in result.samples] == ["Who?", "Why?"]
 
 
+def test_sample_prompts_that_cannot_be_asked_are_told_and_passed_over(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    long = config.with_settings([f'sample_prompts=["Who?", "{"why " * 40}"]'])
+    result, [warning] = ready(long)
+    assert [example.prompt[-1].text for example in result.samples] == ["Who?"]
+    assert warning.startswith("1 of 2 sample prompts cannot be asked. The first, 'why why")
+    assert "it fills 128 tokens" in warning
+    strict = TemplateConfig(
+        name="strict",
+        source="{% if messages|length == 1 %}{{ raise_exception('Say more.') }}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
+    )
+    config = configured(tmp_path, test_rows=0).but(template=strict)
+    result, [warning] = ready(config.with_settings(['sample_prompts=["Who?"]']))
+    assert result.samples == ()
+    assert "Say more." in warning
+
+
+def test_prompts_beyond_the_context_stay_among_the_test_rows_and_are_told(tmp_path: Path) -> None:
+    rows = tuple(pair("x " * 60, "y", f"long {number}") for number in range(3))
+    mixed = configured(tmp_path, (*PAIRS, *rows), eval_rows=0, test_rows=11)
+    result, warnings = ready(mixed.with_settings(["model.context=60"]))
+    assert len(result.test) == 11
+    assert any("of 11 test rows fill the model's 60 tokens" in warning for warning in warnings)
+
+
 def test_without_categories_samples_are_the_first_rows(tmp_path: Path) -> None:
     result, _ = ready(configured(tmp_path))
     assert result.samples == result.test

@@ -44,6 +44,10 @@ CSV = 'prompt,response\r\nGröße?,"zwei\nZeilen, mit Komma"\r\nb,c\r\n'
         ("blank.jsonl", lines(ROWS).replace("\n", "\n\n").encode()),
         ("a.csv", CSV.encode()),
         ("bom.csv", CSV.encode("utf-8-sig")),
+        (
+            "semicolons.csv",
+            CSV.replace("prompt,", "prompt;").replace("?,", "?;").replace("b,", "b;").encode(),
+        ),
         ("A.TSV", CSV.replace(",", "\t", 1).replace("?,", "?\t").replace("b,", "b\t").encode()),
         ("a.jsonl.gz", gzip.compress(lines(ROWS).encode())),
     ],
@@ -69,6 +73,13 @@ def test_a_damaged_line_is_an_error_among_rows(tmp_path: Path) -> None:
     assert (first, third) == ({"prompt": "a"}, {"prompt": "b"})
     assert isinstance(second, DataError)
     assert "Line 2" in str(second)
+
+
+def test_text_that_was_cut_at_its_commas_is_an_error_among_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,response\na,yes, no and maybe\nb,c\n")
+    first, second = read_file(tmp_path / "a.csv")
+    assert "line 2 of a.csv has 1 more cell than there are columns" in str(first)
+    assert second == {"prompt": "b", "response": "c"}
 
 
 def test_a_long_file_is_not_read_to_its_end(tmp_path: Path) -> None:

@@ -78,8 +78,10 @@ def _with_silent(view: Text) -> list[Run]:
         at = next((n for n, run in enumerate(made) if run.start <= place < run.end), None)
         if message in present or at is None or made[at].message is not None:
             continue
-        run, end = made[at], view.known.turn_end(message)
-        edges = (run.start, place, min(end or run.end, run.end), run.end)
+        run = made[at]
+        closers = [m.end() for m in view.specials(place, run.end) if m[0] not in view.openers]
+        end = closers[0] if closers else view.known.turn_end(message) or run.end
+        edges = (run.start, place, min(end, run.end), run.end)
         made[at : at + 1] = [
             Run(start, stop, Source(owner, False))
             for start, stop, owner in zip(edges, edges[1:], (None, message, None), strict=False)

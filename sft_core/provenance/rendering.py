@@ -59,7 +59,7 @@ def render_conversation(
     where the template fails, or where its output cannot be taken apart."""
     second_best: Outcome | None = None
     failure: TemplateError | None = None
-    for messages in _shapes(given.messages):
+    for number, messages in enumerate(_shapes(given.messages)):
         job = _Job(source, messages, given, special_tokens, add_generation_prompt)
         try:
             outcome, complete = job.outcome()
@@ -70,7 +70,8 @@ def render_conversation(
             continue
         if complete:
             return outcome
-        second_best = second_best or outcome
+        # Another shape is worth having only if all of it is known to be right.
+        second_best = outcome if number == 0 else second_best
     if second_best is None:
         raise failure or TemplateError("The template prints nothing for this conversation.")
     return second_best

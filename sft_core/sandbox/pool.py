@@ -105,6 +105,10 @@ class _Child:
         finally:
             clock.cancel()
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def end(self) -> None:
         """Ends the process and waits for it, so that nothing is left behind."""
         self._process.kill()
@@ -138,7 +142,7 @@ class _Pool:
             self._free.release()
 
     def _ask_twice(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
-        """A child may have died while nobody looked; a template that ends two is to blame."""
+        """A child may die by chance; a template that ends two of them is to blame."""
         for _ in range(2):
             child = self._take()
             try:
@@ -150,15 +154,21 @@ class _Pool:
         raise TemplateLimitError(_CRASHED)
 
     def _take(self) -> _Child:
+        """A child, ready if there is one. One that somebody else ended is let go of."""
         with self._lock:
-            return self._warm.pop() if self._warm else _Child()
+            while self._warm:
+                child = self._warm.pop()
+                if child.alive:
+                    return child
+                child.end()
+            return _Child()
 
     def _give_back(self, child: _Child) -> None:
         with self._lock:
             if not child.spent and not self._closed:
                 self._warm.append(child)
                 return
-            if not self._closed:
+            while not self._closed and len(self._warm) < CHILDREN:
                 # At the front: the next caller takes from the back one that is ready.
                 self._warm.insert(0, _Child())
         child.end()

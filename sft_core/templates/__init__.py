@@ -7,6 +7,7 @@ are header, content and end of turn of which message. ``provenance`` finds them 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _ROLES: Final = ("system", "user", ASSISTANT)
+_XML: Final = re.compile(r"</?[a-z][\w.:-]*>")
 
 Plain = dict[str, Any]
 
@@ -101,7 +103,7 @@ def markers(template_source: str) -> tuple[str, ...]:
         pending = literal.endswith("<|")
         prose = " " in special.sub("", literal).strip()
         for match in special.finditer(literal):
-            if not (prose and match[0].strip("</>").islower()):
+            if not (prose and _XML.fullmatch(match[0])):
                 found[match[0]] = None
     return tuple(found)
 

@@ -26,7 +26,7 @@ from sft_core.ui import (
 )
 from sft_core.ui.look import look
 from sft_core.ui.parts import next_steps
-from sft_core.ui.session import Pick, rows_of
+from sft_core.ui.sources import Pick, rows_of
 from sft_core.ui.theme import theme
 from sft_core.ui.view import STATIC, script, stylesheets
 from sft_core.ui.wiring import Page, choices_of, wire

@@ -13,7 +13,7 @@ from sft_core.config import DataConfig, LabConfig, TrainConfig
 from sft_core.types import LabError, TemplateError
 from sft_core.ui import data_panel
 from sft_core.ui.session import FALLBACK, OWN, preset_source
-from sft_core.ui.settings_form import Settings
+from sft_core.ui.settings_form import OPTIONAL, Settings
 
 LOADED: Final = 5
 """How many outputs the rows themselves take."""
@@ -102,10 +102,10 @@ def _preset(name: str) -> str:
 
 def settings(train: TrainConfig) -> tuple[Any, ...]:
     """Updates for every control of the Train tab's form, in the order of ``Settings``."""
-    return tuple(_shown(getattr(train, field.name)) for field in fields(Settings))
+    return tuple(_shown(field.name, getattr(train, field.name)) for field in fields(Settings))
 
 
-def _shown(value: Any) -> Any:
-    if value is None:
-        return ""
+def _shown(name: str, value: Any) -> Any:
+    if name in OPTIONAL:
+        return "" if value is None else f"{value:g}"
     return "\n".join(value) if isinstance(value, tuple) else value

@@ -14,7 +14,8 @@ from sft_core.settings import HOST
 from sft_core.types import ConfigError, Example, Message
 from sft_core.ui.header import template_title
 from sft_core.ui.run_view import described
-from sft_core.ui.session import Rows, parse
+from sft_core.ui.session import parse
+from sft_core.ui.sources import Rows
 from sft_core.ui.words import short_run
 
 EXAMPLES: Final = 8

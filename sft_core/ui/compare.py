@@ -20,7 +20,8 @@ from sft_core.types import ConfigError, LabError
 from sft_core.ui.answers import NO_ANSWERS, Board, prompts_value, questions, title_value
 from sft_core.ui.fields import Fields
 from sft_core.ui.parts import heading
-from sft_core.ui.session import Choices, Rows, contract, rows_of, sentence, whole
+from sft_core.ui.session import Choices, contract, sentence, whole
+from sft_core.ui.sources import Rows, rows_of
 from sft_core.ui.view import dumps, view
 from sft_core.ui.words import waiting
 

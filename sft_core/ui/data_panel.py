@@ -21,18 +21,8 @@ from sft_core.ui.data_view import (
 )
 from sft_core.ui.fields import Fields
 from sft_core.ui.parts import LIGHT, heading
-from sft_core.ui.session import (
-    PARTS,
-    Pick,
-    check_source,
-    optional_whole,
-    pack,
-    parse,
-    rows_of,
-    sentence,
-    unpack,
-    whole,
-)
+from sft_core.ui.session import optional_whole, parse, sentence, whole
+from sft_core.ui.sources import PARTS, Pick, check_source, pack, rows_of, unpack
 from sft_core.ui.view import dumps, view
 
 BUILT_IN, UPLOAD, HUB = "built-in", "upload", "hub"

@@ -9,7 +9,8 @@ from typing import Any, Final
 from sft_core import data
 from sft_core.config import DataConfig
 from sft_core.types import Example
-from sft_core.ui.session import PARTS, Pick, Rows, turns_of
+from sft_core.ui.session import turns_of
+from sft_core.ui.sources import PARTS, Pick, Rows
 
 PAGE: Final = 4
 """Conversations on a page."""

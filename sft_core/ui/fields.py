@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import gradio as gr
@@ -28,6 +29,8 @@ class Fields(Generic[T]):
     def __init__(self, kind: type[T], /, **components: Component) -> None:
         self.kind = kind
         self.components = components
+        # A text field that nobody touched comes as None.
+        self._texts = {field.name for field in fields(kind) if field.type == "str"}  # type: ignore[arg-type]
 
     def __getitem__(self, name: str) -> Any:
         return self.components[name]
@@ -37,7 +40,9 @@ class Fields(Generic[T]):
 
     def read(self, values: Mapping[Component, Any]) -> T:
         """The value that the components spell together."""
-        return self.kind(**{name: values[part] for name, part in self.components.items()})
+        given = {name: values[part] for name, part in self.components.items()}
+        empty = {name: "" for name in self._texts if given.get(name, "") is None}
+        return self.kind(**{**given, **empty})
 
 
 def bind(

@@ -12,8 +12,8 @@ from sft_core.config import LabConfig, MaskPolicy, ModelConfig, TrainOn
 from sft_core.events import RunRecord, RunStatus
 from sft_core.types import Finding, LabError, Severity, worst
 from sft_core.ui.look import Look
-from sft_core.ui.session import Rows
 from sft_core.ui.sizes import known
+from sft_core.ui.sources import Rows
 from sft_core.ui.view import view
 from sft_core.ui.words import short_count, short_run
 

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from sft_core import catalogue, data, templates
+from sft_core import catalogue, templates
 from sft_core.catalogue import Card, Origin
 from sft_core.config import (
     DataConfig,
@@ -32,7 +27,8 @@ from sft_core.config import (
 from sft_core.disk import explain
 from sft_core.settings import HOST, Host
 from sft_core.tokenizer import load_tokenizer
-from sft_core.types import ConfigError, Example, LabError, LimitError, Message, TemplateError
+from sft_core.types import ConfigError, Example, LabError, Message, TemplateError
+from sft_core.ui.sources import Pick, check_model, pack, rows_of, unpack
 
 log = logging.getLogger(__name__)
 
@@ -40,27 +36,8 @@ OWN: Final = "own"
 """The choice in the list of models that stands for a folder or hub id typed by the visitor."""
 FALLBACK: Final = "chatml"
 """The preset for a model whose tokenizer brings no template, or for one without a known name."""
-SETS_KEPT: Final = 6
 MOST_TURNS: Final = 100
 MOST_CHARACTERS: Final = 200_000
-PARTS: Final[Mapping[str, str]] = {"train": "train", "eval": "eval", "test": "held out"}
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """A row of the data set: which part it belongs to, and its place there."""
-
-    part: str = "train"
-    place: int = 0
-
-
-def pack(config: DataConfig) -> str:
-    """A data configuration as the page keeps it: text, since Gradio must be able to hash it."""
-    return json.dumps(LabConfig(data=config).to_dict()["data"])
-
-
-def unpack(text: str) -> DataConfig:
-    return LabConfig.from_dict({"data": json.loads(text)}).data
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +148,8 @@ def same_template(one: str, other: str) -> bool:
 
 def preset_source(preset: str, model: str) -> str:
     """The Jinja text of a preset. Raises TemplateError where ``model``'s tokenizer brings none."""
+    if preset != templates.TOKENIZER:
+        return templates.find_preset(preset).source
     tokenizer = load_tokenizer(card(model).tokenizer)
     return templates.resolve(TemplateConfig(name=preset), tokenizer).source
 
@@ -195,98 +174,6 @@ def contract(choices: Choices, host: Host = HOST) -> LabConfig:
         policy=MaskPolicy(TrainOn(choices.train_on), choices.end_of_turn),
         train=TrainConfig(max_length=whole(choices.max_length, "Longest row")),
     )
-
-
-# -- what a visitor may open -----------------------------------------------------------------
-
-
-def uploads() -> Path:
-    """The only folder that a file chosen on the page comes from: Gradio's own."""
-    import os
-
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
-
-
-def check_model(name: str, host: Host = HOST) -> None:
-    """Raises LimitError for a folder of this machine, where visitors may not open any."""
-    if not host.local_paths and _names_a_path(name) and card(name).origin is not Origin.RANDOM:
-        raise LimitError(
-            f"{name!r} is a folder or path, and this host opens none for visitors. "
-            "Use a model of the list or a hub id, or run the lab on your own machine."
-        )
-
-
-def check_source(source: str, host: Host = HOST) -> None:
-    """Raises LimitError for a file of this machine that was not uploaded here."""
-    if host.local_paths or source in data.BUILT_IN:
-        return
-    if Path(source).is_absolute() and Path(source).resolve().is_relative_to(uploads().resolve()):
-        return
-    if _names_a_path(source):
-        raise LimitError(
-            f"{source!r} is a path, and this host opens none for visitors. "
-            "Upload the file, or give a hub id such as owner/name."
-        )
-
-
-def _names_a_path(name: str) -> bool:
-    path = Path(name).expanduser()
-    return name.startswith((".", "~", "/", "\\")) or ".." in path.parts or path.exists()
-
-
-# -- data ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A data set as loaded, with its parts."""
-
-    loaded: data.Loaded
-    splits: data.Splits
-    seen: frozenset[str]
-
-    def part(self, name: str) -> tuple[Example, ...]:
-        if name == "all":
-            return (*self.splits.train, *self.splits.eval, *self.splits.test)
-        return tuple(getattr(self.splits, name))
-
-    def at(self, pick: Pick) -> Example | None:
-        rows = self.part(pick.part)
-        return rows[pick.place] if 0 <= pick.place < len(rows) else None
-
-    def fact_seen(self, example: Example) -> bool | None:
-        """Whether the row's fact stands in training; None where the data names no facts."""
-        return None if example.fact is None else example.fact in self.seen
-
-
-_sets: OrderedDict[tuple[str, float], Rows] = OrderedDict()
-_sets_lock = threading.Lock()
-
-
-def rows_of(config: DataConfig, host: Host = HOST) -> Rows:
-    """Loads and splits a data set, or remembers it. Raises DataError, HubError, LimitError."""
-    check_source(config.source, host)
-    key = (pack(config), _changed(config.source))
-    with _sets_lock:
-        if key in _sets:
-            _sets.move_to_end(key)
-            return _sets[key]
-    limit = min(config.rows or host.max_rows, host.max_rows)
-    loaded = data.load(config, max_rows=limit)
-    splits = data.split(loaded, config)
-    rows = Rows(loaded, splits, data.seen_facts(splits.train))
-    with _sets_lock:
-        _sets[key] = rows
-        while len(_sets) > SETS_KEPT:
-            _sets.popitem(last=False)
-    return rows
-
-
-def _changed(source: str) -> float:
-    try:
-        return Path(source).stat().st_mtime
-    except (OSError, ValueError):
-        return 0.0
 
 
 # -- the conversation under the template -----------------------------------------------------

@@ -13,21 +13,16 @@ from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig, TrainConfig
 from sft_core.types import ConfigError, LabError
 from sft_core.ui.parts import heading
-from sft_core.ui.session import (
-    Choices,
-    given,
-    optional,
-    optional_whole,
-    rows_of,
-    sentence,
-    whole,
-)
+from sft_core.ui.session import Choices, given, optional, optional_whole, sentence, whole
+from sft_core.ui.sources import rows_of
 from sft_core.ui.view import dumps
 
 LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation")
 """The settings that say how long a run takes."""
 
 
+OPTIONAL: Final = ("max_steps", "max_minutes")
+"""The settings that may be left empty."""
 SCRATCH, TALKING, TUTORIAL = "scratch", "talking", "tutorial"
 PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
     SCRATCH: ("A model from random weights", LabConfig().train),

@@ -26,11 +26,11 @@ from sft_core.ui.session import (
     conversation,
     model_config,
     preset_source,
-    rows_of,
     same_template,
     sentence,
     suitable_preset,
 )
+from sft_core.ui.sources import rows_of
 from sft_core.ui.token_view import text_value, tokens_value
 from sft_core.ui.tokens import stepper_value
 from sft_core.ui.view import dumps, view

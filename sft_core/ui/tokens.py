@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from sft_core.ui.look import Look
-from sft_core.ui.session import PARTS, Pick, Rows
+from sft_core.ui.sources import PARTS, Pick, Rows
 from sft_core.ui.view import view
 
 

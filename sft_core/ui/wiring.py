@@ -14,7 +14,7 @@ import gradio as gr
 from sft_core.runs import Runs
 from sft_core.settings import HOST
 from sft_core.ui import compare as compare_tab
-from sft_core.ui import data_panel, settings_form, template_panel
+from sft_core.ui import data_panel, run_handlers, settings_form, template_panel
 from sft_core.ui import tokens as tokens_tab
 from sft_core.ui import train as train_tab
 from sft_core.ui.fields import Fields, bind
@@ -152,7 +152,9 @@ def wire_contract(page: Page) -> None:
     preset, inputs = bind(template_panel.choose_preset, page.choices)
     controls["preset"].input(preset, inputs, [controls["source"], panel.preset_note], **LIGHT)
     back, inputs = bind(template_panel.back_to_row, page.choices)
-    panel.builder.reset(back, inputs, panel.builder, **LIGHT)
+    panel.builder.reset(back, inputs, panel.builder, **LIGHT).then(
+        repaint, inputs, page.looked_at(), **LIGHT
+    )
     mend, inputs = bind(template_panel.mend, page.choices, event=True)
     panel.findings.fix(
         mend, inputs, [controls["source"], controls["end_of_turn"], controls["missing"]], **LIGHT
@@ -180,7 +182,7 @@ def wire_model(page: Page, runs: Runs) -> None:
         trigger_mode="always_last",
         **LIGHT,
     ).then(repaint, inputs, page.looked_at(), **LIGHT)
-    fitting, both = bind(train_tab.follow_model, page.train.settings, page.choices)
+    fitting, both = bind(run_handlers.follow_model, page.train.settings, page.choices)
     chosen.then(fitting, both, [page.train.preset, *page.settings()], **LIGHT)
     counted = [panel.count.click(measure, inputs, panel.size, **LIGHT)]
     if not HOST.on_space:
@@ -220,18 +222,18 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
         tab.stop,
         tab.timer,
     ]
-    follow, looking = bind(train_tab.follow, tab.run, tab.drawn, fixed=(runs,))
-    start, inputs = bind(train_tab.start, settings, page.choices, tab.run, fixed=(runs,))
+    follow, looking = bind(run_handlers.follow, tab.run, tab.drawn, fixed=(runs,))
+    start, inputs = bind(run_handlers.start, settings, page.choices, tab.run, fixed=(runs,))
     tab.start.click(
         start, inputs, [tab.run, tab.line, tab.drawn], trigger_mode="once", **LIGHT
     ).then(follow, looking, followed, **LIGHT)
-    stop, inputs = bind(train_tab.stop, tab.run, fixed=(runs,))
+    stop, inputs = bind(run_handlers.stop, tab.run, fixed=(runs,))
     tab.stop.click(stop, inputs, [tab.line, tab.status], **LIGHT)
-    adopt_run, inputs = bind(train_tab.adopt_run, tab.run, fixed=(runs,))
+    adopt_run, inputs = bind(run_handlers.adopt_run, tab.run, fixed=(runs,))
     tab.status.adopt(adopt_run, inputs, page.adopting(), **LIGHT)
-    tab.preset.input(train_tab.begin_with, tab.preset, page.settings(), **LIGHT)
+    tab.preset.input(run_handlers.begin_with, tab.preset, page.settings(), **LIGHT)
     tab.timer.tick(follow, looking, followed, trigger_mode="once", **LIGHT)
-    open_run, inputs = bind(train_tab.opened, tab.run, fixed=(runs,), event=True)
+    open_run, inputs = bind(run_handlers.opened, tab.run, fixed=(runs,), event=True)
     tab.runs.open(open_run, inputs, [tab.run, tab.line, tab.drawn], **LIGHT).then(
         follow, looking, followed, **LIGHT
     )
@@ -242,7 +244,9 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
 def _wire_surroundings(page: Page, runs: Runs) -> None:
     """What changes when another run is looked at, when a run ends, or when data is loaded."""
     tab = page.train
-    around, inputs = bind(train_tab.around, tab.run, page.own_runs, page.data.config, fixed=(runs,))
+    around, inputs = bind(
+        run_handlers.around, tab.run, page.own_runs, page.data.config, fixed=(runs,)
+    )
     gr.on(
         [tab.run.change, tab.phase.change, page.data.config.change],
         around,
@@ -264,7 +268,7 @@ def _wire_surroundings(page: Page, runs: Runs) -> None:
 
 def wire_grading(page: Page, runs: Runs) -> None:
     tab = page.train
-    grade, inputs = bind(train_tab.grade, tab.run, fixed=(runs,))
+    grade, inputs = bind(run_handlers.grade, tab.run, fixed=(runs,))
     tab.grade.click(grade, inputs, [tab.grade_line, tab.pairs], trigger_mode="once", **LIGHT)
 
 
@@ -276,11 +280,11 @@ def _wire_arrival(
 
     def arrive(own: list[str] | None, request: gr.Request) -> tuple[Any, ...]:
         asked = request.query_params.get("run")
-        return train_tab.arrived(runs, str(asked) if asked else None, own or [])
+        return run_handlers.arrived(runs, str(asked) if asked else None, own or [])
 
     arrived = blocks.load(arrive, page.own_runs, [tab.run, tab.line, tab.drawn, tab.runs], **LIGHT)
     followed_first = arrived.then(follow, looking, followed, **LIGHT)
-    adopt_run, inputs = bind(train_tab.adopt_linked, tab.run, fixed=(runs,))
+    adopt_run, inputs = bind(run_handlers.adopt_linked, tab.run, fixed=(runs,))
     adopted = followed_first.then(adopt_run, inputs, page.adopting(), **LIGHT)
     if not HOST.on_space:
         measure, inputs = bind(template_panel.measure, page.choices, fixed=(runs,))

@@ -30,7 +30,16 @@ class Server:
     url: str
     seconds: float
     process: subprocess.Popen[str]
-    log: Path
+    folder: Path
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
+
+    def stop_all_runs(self) -> None:
+        """Frees the compute process for the next test, also where this one failed."""
+        for run in (self.folder / "runs").glob("*/config.json"):
+            (run.parent / "stop").touch()
 
 
 def free_port() -> int:
@@ -42,9 +51,8 @@ def free_port() -> int:
 def start(folder: Path, **environment: str) -> Server:
     """Starts ``python app.py`` with its runs in ``folder`` and waits until it answers."""
     port = free_port()
-    log = folder / "server.log"
     began = time.monotonic()
-    with log.open("w") as out:
+    with (folder / "server.log").open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "app.py"],
             cwd=ROOT,
@@ -64,10 +72,10 @@ def start(folder: Path, **environment: str) -> Server:
     while time.monotonic() - began < 60:
         with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
             if answer.status == 200:
-                return Server(url, time.monotonic() - began, process, log)
-        assert process.poll() is None, log.read_text()
+                return Server(url, time.monotonic() - began, process, folder)
+        assert process.poll() is None, (folder / "server.log").read_text()
         time.sleep(0.1)
-    raise AssertionError(f"The server does not answer:\n{log.read_text()}")
+    raise AssertionError("The server does not answer.")
 
 
 def end(server: Server) -> None:
@@ -130,6 +138,13 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     made.set_default_timeout(20_000)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def _runs_end(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").stop_all_runs()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from sft_core.settings import Host
 from sft_core.types import ConfigError, DataError, LimitError
 from sft_core.ui import session
 from sft_core.ui.look import look
-from sft_core.ui.session import Choices, Pick, pack
+from sft_core.ui.session import Choices
+from sft_core.ui.sources import Pick, pack, rows_of, unpack
 
 SHARED = Host.from_environment({"SPACE_ID": "somebody/lab"})
 HOME = Host.from_environment({})
@@ -70,9 +71,9 @@ def test_a_shared_host_opens_no_path_that_a_visitor_typed(
             session.model_config(choices(model=session.OWN, own_model=name), SHARED)
     for source in (str(rows), "rows.jsonl", "../rows.jsonl", "~/rows.jsonl"):
         with pytest.raises(LimitError, match="Upload the file"):
-            session.rows_of(DataConfig(source=source), SHARED)
+            rows_of(DataConfig(source=source), SHARED)
     assert session.model_config(choices(model=session.OWN, own_model=str(folder)), HOME)
-    assert session.rows_of(DataConfig(source=str(rows), eval_rows=0), HOME).part("train")
+    assert rows_of(DataConfig(source=str(rows), eval_rows=0), HOME).part("train")
 
 
 def test_a_shared_host_opens_what_was_uploaded_to_it(
@@ -82,12 +83,12 @@ def test_a_shared_host_opens_what_was_uploaded_to_it(
     file = tmp_path / "uploads" / "abc" / "rows.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text('{"prompt": "a", "response": "b"}\n')
-    rows = session.rows_of(DataConfig(source=str(file), eval_rows=0), SHARED)
+    rows = rows_of(DataConfig(source=str(file), eval_rows=0), SHARED)
     assert rows.part("train")[0].answer == "b"
     outside = tmp_path / "uploads" / ".." / "rows.jsonl"
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
     with pytest.raises(LimitError):
-        session.rows_of(DataConfig(source=str(outside)), SHARED)
+        rows_of(DataConfig(source=str(outside)), SHARED)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -96,15 +97,15 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"prompt": "a", "response": "old"}\n')
     config = DataConfig(source=str(file), eval_rows=0)
-    assert session.rows_of(config).part("train")[0].answer == "old"
+    assert rows_of(config).part("train")[0].answer == "old"
     file.write_text('{"prompt": "a", "response": "new"}\n')
     os.utime(file, (1, 1))
-    assert session.rows_of(config).part("train")[0].answer == "new"
+    assert rows_of(config).part("train")[0].answer == "new"
 
 
 def test_the_row_that_was_picked_is_looked_at_whole_and_an_own_conversation_as_typed() -> None:
     picked = choices(pick=Pick("test", 3))
-    rows = session.rows_of(DataConfig())
+    rows = rows_of(DataConfig())
     assert session.conversation(picked) == rows.splits.test[3]
     built = {"own": True, "turns": [{"role": "user", "content": "Hi"}, {"role": "assistant"}]}
     own = session.conversation(choices(conversation=json.dumps(built)))
@@ -127,7 +128,7 @@ def test_a_conversation_that_is_none_or_too_much_is_refused(turns: object) -> No
 
 def test_a_data_configuration_survives_the_page() -> None:
     config = DataConfig(source="a/b", columns={"prompt": "x"}, rows=3)
-    assert session.unpack(pack(config)) == config
+    assert unpack(pack(config)) == config
 
 
 def test_an_unforeseen_error_is_owned_up_to_and_logged_whole(
@@ -145,7 +146,7 @@ def test_an_unforeseen_error_is_owned_up_to_and_logged_whole(
 def test_generation_sends_what_training_showed_for_every_preset() -> None:
     from sft_core import templates
 
-    rows = session.rows_of(DataConfig())
+    rows = rows_of(DataConfig())
     example = rows.at(Pick())
     assert example is not None
     for name in templates.PRESETS:

@@ -31,8 +31,9 @@ from sft_core.types import Example, Finding, Message, Severity
 from sft_core.ui import answers, data_panel, data_view, header, run_view, template_panel, words
 from sft_core.ui.data_panel import Source
 from sft_core.ui.look import look
-from sft_core.ui.session import Choices, Pick, pack, preset_source, rows_of
+from sft_core.ui.session import Choices, preset_source
 from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
+from sft_core.ui.sources import Pick, pack, rows_of
 from sft_core.ui.token_view import text_value, tokens_value
 from tests.test_plots import started, step
 

@@ -1,0 +1,224 @@
+"""What the Train tab does: start a run, follow it, stop it, open another, grade its held-out rows.
+
+A run belongs to the server. The page holds its id, asks now and then what its log has gained, and
+draws that; closing the page, reloading it or opening it twice changes nothing about the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import gradio as gr
+
+from sft_core.config import DataConfig
+from sft_core.events import Graded, RunQueued, RunRecord
+from sft_core.jobs import EvaluateJob
+from sft_core.runs import Runs
+from sft_core.settings import HOST
+from sft_core.types import ConfigError, LabError, RunNotFoundError
+from sft_core.ui import adopt, live_plot, settings_form
+from sft_core.ui.header import run_chip
+from sft_core.ui.look import look
+from sft_core.ui.run_view import pairs_value, runs_value, samples_value, scores_value, status_value
+from sft_core.ui.session import Choices, contract, conversation, model_config, sentence
+from sft_core.ui.settings_form import Settings
+from sft_core.ui.sources import rows_of, unpack
+from sft_core.ui.view import dumps
+from sft_core.ui.words import waiting
+
+RECENT: Final = 12
+REMEMBERED: Final = 50
+FOLLOWED: Final = 11
+"""How many outputs ``follow`` has."""
+
+
+def start(runs: Runs, settings: Settings, choices: Choices, run: str | None) -> tuple[Any, ...]:
+    """-> (run id, line, events drawn so far) for a run that was queued; the line says why where
+    it was not, and then the run that was followed stays."""
+    try:
+        config = contract(choices).but(train=settings.config())
+        if not rows_of(config.data).splits.train:
+            raise ConfigError("There are no rows to train on. Lower the held-out and eval rows.")
+        seen = look(config, conversation(choices))
+        if seen.template is None and seen.error:
+            raise seen.error
+        started = runs.start(config)
+    except LabError as error:
+        return run, dumps({"text": sentence(error), "level": "error"}), gr.skip()
+    return started, dumps({"text": ""}), -1
+
+
+def stop(runs: Runs, run: str | None) -> tuple[str, str]:
+    """-> (line, status), at once: what was learnt is saved by whoever trains."""
+    if not run:
+        return dumps({"text": ""}), gr.skip()
+    try:
+        runs.stop(run)
+        record = runs.record(run)
+    except LabError as error:
+        return dumps({"text": sentence(error), "level": "error"}), gr.skip()
+    text = "" if record.status.over else "Stopping after this step. What was learnt is kept."
+    return dumps({"text": text}), dumps(status_value(run, record, stopping=True))
+
+
+def follow(runs: Runs, run: str | None, drawn: int) -> tuple[Any, ...]:
+    """-> (events drawn, phase, status, losses, exact match by step, scores, samples, run chip,
+    Start, Stop, timer). Nothing is sent where the log has gained nothing."""
+    record = known_record(runs, run)
+    if record is None:
+        return (gr.skip(),) * (FOLLOWED - 3) + _buttons(None)
+    length = len(record)
+    if length == drawn:
+        return (gr.skip(),) * FOLLOWED
+    return (
+        length,
+        f"{run} {record.status.over}",
+        dumps(status_value(run, record, stopping=_stopping(runs, run))),
+        dumps(live_plot.losses_value(record)),
+        dumps(live_plot.scores_curve_value(record)),
+        dumps(scores_value(record)),
+        dumps(samples_value(record)),
+        dumps(run_chip(run, record)),
+        *_buttons(record),
+    )
+
+
+def _stopping(runs: Runs, run: str | None) -> bool:
+    """Whether somebody asked the run to stop, in this tab or in another."""
+    return run is not None and runs.directory(run).stop_requested()
+
+
+def _buttons(record: RunRecord | None) -> tuple[Any, Any, Any]:
+    """Start and Stop share one place; the timer runs as long as there is something to follow."""
+    going = record is not None and not record.status.over
+    return gr.update(visible=not going), gr.update(visible=going), gr.Timer(active=going)
+
+
+def known_record(runs: Runs, run: str | None) -> RunRecord | None:
+    """The record of a run, or None where it is not kept here."""
+    if not run:
+        return None
+    try:
+        return runs.record(run)
+    except LabError:
+        return None
+
+
+def around(runs: Runs, run: str | None, own: list[str] | None, held: str) -> tuple[Any, ...]:
+    """-> (address, list of runs, held-out rows, this visitor's runs): what changes when another
+    run is looked at, or when it ends."""
+    mine = remembered(own, run)
+    return (
+        dumps({"run": run}) if run else gr.skip(),
+        dumps(runs_value(kept(runs, mine), run)),
+        dumps(held_out(runs, run, unpack(held))),
+        mine,
+    )
+
+
+def remembered(own: list[str] | None, run: str | None) -> list[str]:
+    """The ids that a visitor's browser remembers, the newest first."""
+    known = [id for id in own or [] if isinstance(id, str)]
+    return list(dict.fromkeys([*([run] if run else []), *known]))[:REMEMBERED]
+
+
+def kept(runs: Runs, own: Sequence[str]) -> list[tuple[str, RunRecord]]:
+    """The newest runs that this visitor may see: on a shared host, those that they opened."""
+    ids = own if HOST.on_space else runs.recent(RECENT)
+    found = ((id, known_record(runs, id)) for id in ids[:RECENT])
+    return [(id, record) for id, record in found if record is not None]
+
+
+def held_out(runs: Runs, run: str | None, config: DataConfig) -> dict[str, Any]:
+    """The held-out rows of a run, or of the loaded data where there is no run yet."""
+    record = known_record(runs, run)
+    try:
+        if run and record:
+            directory = runs.directory(run)
+            if rows := directory.test_rows():
+                return pairs_value(rows, directory.facts() or None)
+            config = record.config.data
+        loaded = rows_of(config)
+    except LabError as error:
+        return {"pairs": [], "more": 0, "empty": sentence(error)}
+    return pairs_value(loaded.splits.test, loaded.seen or None)
+
+
+def grade(runs: Runs, run: str | None) -> Iterator[tuple[Any, Any]]:
+    """Yields (line, held-out rows) while base and tuned model answer every held-out row."""
+    if not run:
+        yield dumps({"text": "Train a run first: its held-out rows are answered then."}), gr.skip()
+        return
+    graded: list[Graded] = []
+    try:
+        directory = runs.directory(run)
+        rows, facts = directory.test_rows(), directory.facts() or None
+        yield dumps({"text": "Loading the models", "busy": True}), gr.skip()
+        for event in runs.ask(EvaluateJob(directory.path, directory.config())):
+            match event:
+                case RunQueued(position=position):
+                    yield dumps({"text": f"Waiting: {waiting(position)}", "busy": True}), gr.skip()
+                case Graded():
+                    graded.append(event)
+                    text = f"{len(graded)} of {2 * len(rows)} answers"
+                    if len(graded) % 8 == 0:
+                        value = dumps(pairs_value(rows, facts, graded))
+                        yield dumps({"text": text, "busy": True}), value
+        yield dumps({"text": ""}), dumps(pairs_value(rows, facts, graded))
+    except LabError as error:
+        yield dumps({"text": sentence(error), "level": "error"}), gr.skip()
+
+
+def begin_with(preset: str) -> tuple[Any, ...]:
+    """The settings of a preset, for every control of the form."""
+    return adopt.settings(settings_form.PRESETS[preset][1])
+
+
+def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
+    """-> (preset, settings) that suit the chosen model, unless the settings were changed by
+    hand."""
+    try:
+        wanted = settings_form.suitable(model_config(choices).name)
+        untouched = settings.config() in [train for _, train in settings_form.PRESETS.values()]
+    except LabError:
+        untouched = False
+    if not untouched:
+        return (gr.skip(),) * (1 + len(fields(Settings)))
+    return wanted, *begin_with(wanted)
+
+
+def adopt_run(runs: Runs, run: str | None) -> tuple[Any, ...]:
+    """The run's own configuration on every control; nothing changes where there is no run."""
+    record = known_record(runs, run)
+    if record is None:
+        raise RunNotFoundError("There is no run to take settings from.")
+    return adopt.adopted(record.config)
+
+
+def adopt_linked(runs: Runs, run: str | None) -> tuple[Any, ...]:
+    """As ``adopt_run`` for somebody who came by a link; without one the page stays as it is."""
+    record = known_record(runs, run)
+    return adopt.adopted(record.config) if record else (gr.skip(),) * adopt.OUTPUTS
+
+
+def opened(runs: Runs, run: str | None, sent: dict[str, Any]) -> tuple[Any, ...]:
+    """-> (run id, line, events drawn) for the run that was chosen in the list."""
+    wanted = str(sent.get("id"))
+    try:
+        runs.record(wanted)
+    except LabError as error:
+        return run, dumps({"text": sentence(error), "level": "error"}), gr.skip()
+    return wanted, dumps({"text": ""}), -1
+
+
+def arrived(runs: Runs, run: str | None, own: list[str]) -> tuple[Any, ...]:
+    """-> (run id, line, events drawn, list of runs) for somebody who opens the page."""
+    line: dict[str, Any] = {"text": ""}
+    if run:
+        try:
+            runs.record(run)
+        except LabError as error:
+            run, line = None, {"text": sentence(error), "level": "warning"}
+    return run, dumps(line), -1, dumps(runs_value(kept(runs, remembered(own, run)), run))

@@ -1,0 +1,356 @@
+"""Hostile templates cost their process and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sft_core import sandbox, templates
+from sft_core.sandbox import pool, wire
+from sft_core.templates import PRESETS
+from sft_core.types import (
+    Example,
+    LabError,
+    Rendered,
+    Template,
+    TemplateError,
+    TemplateLimitError,
+)
+from tests.sample_templates import DIALOGUE, PRINTS_LISTS, SAMPLES, TOKENS, assistant, user
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = sandbox.SECONDS + 1.5  # what a visitor may have to wait for an error
+TALK = Example("talk", (user("Hi"), assistant("Yes")))
+GOOD = Template("good", "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}")
+ENDLESS = Template(
+    "endless",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = 1 %}{% endfor %}{% endfor %}",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _children() -> Iterator[None]:
+    sandbox.warm_up()
+    yield
+    sandbox.close()
+
+
+def render(source: str, example: Example = TALK) -> Rendered:
+    return sandbox.render(Template("test", source), example, TOKENS)
+
+
+# -- what comes back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SAMPLES, "prints-lists"])
+def test_a_child_gives_what_this_process_gives(name: str) -> None:
+    template = Template(name, SAMPLES.get(name, PRINTS_LISTS))
+    for example in (DIALOGUE, TALK):
+        for generation_prompt in (False, True):
+            here = templates.render(
+                template, example, TOKENS, add_generation_prompt=generation_prompt
+            )
+            there = sandbox.render(
+                template, example, TOKENS, add_generation_prompt=generation_prompt
+            )
+            assert there == here
+
+
+def test_errors_arrive_with_their_place() -> None:
+    with pytest.raises(TemplateError, match=r"line 2, column 6: expected token") as caught:
+        render("x\n{{ a b }}")
+    assert (caught.value.line, caught.value.column) == (2, 6)
+    with pytest.raises(TemplateError, match="refuses this conversation"):
+        render("{{ raise_exception('no') }}")
+
+
+def test_odd_characters_survive_the_journey() -> None:
+    odd = "é\u2028\ud800\x00😀"
+    rendered = sandbox.render(GOOD, Example("x", (user(odd), assistant(odd))), TOKENS)
+    assert rendered.text == f"<user>{odd}<end><assistant>{odd}<end>"
+
+
+def test_a_shipped_template_needs_no_child() -> None:
+    sandbox.close()
+    sandbox.render(Template("chatml", PRESETS["chatml"].source), TALK, TOKENS)
+    assert list(sandbox.render_many(Template("c", PRESETS["chatml"].source), [TALK], TOKENS))
+    assert not pool._started
+
+
+# -- what a child cannot do -----------------------------------------------------------------------
+
+HOSTILE = {
+    "multiplication": "{{ 'a' * 10**9 }}",
+    "folded while compiling": "{{ 'a' * 10**10 ~ 'b' }}",
+    "a list": "{{ [0] * 10**10 }}",
+    "a product of products": "{{ 'a' * 10**7 * 100 }}",
+    "a width": "{{ '%999999999d' % 5 }}",
+    "a format's width": "{{ '{:999999999}'.format(5) }}",
+    "center": "{{ 'a' | center(10**9) }}",
+    "doubling": "{% set n = namespace(t='aaaa') %}{% for i in range(99) %}"
+    "{% set n.t = n.t ~ n.t %}{% endfor %}",
+    "replacement": "{{ 'aaaa'.replace('a', 'b' * 10**6).replace('b', 'c' * 10**6) }}",
+    "join": "{{ range(99999) | join('x' * 100000) }}",
+    "batch": "{{ range(99999) | batch(10**9, 'x') | list }}",
+    "nested ranges": ENDLESS.source,
+    "sorting": "{% for i in range(9999) %}{{ range(99999) | list | sort | length }}{% endfor %}",
+    "macros": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}"
+    "{{ f(60) }}",
+    "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "lipsum": "{% for i in range(99999) %}{{ lipsum(n=100) }}{% endfor %}",
+    "output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+    "brackets": "{{ " + "(" * 50000 + " }}",
+    "conditions": "{% if 1 %}" * 3000 + "x" + "{% endif %}" * 3000,
+    "a long sum": "{{ 'a'" + " + 'b'" * 20000 + " }}",
+    "a huge source": "{{ 'a' }}" * 100_000,
+    "attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "attributes of a format": "{{ '{0.__class__.__mro__}'.format('') ~ 1 / 0 }}",
+    "attributes by filter": "{{ ('' | attr('__class__')).x }}",
+    "changing a message": "{{ messages[0].update({'role': 'x'}) }}",
+    "another template": "{% import 'os' as os %}{{ os }}",
+    "a big number": "{{ 10 ** 100000 }}",
+    "syntax": "{% for %}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_template_gets_a_clear_error_and_costs_nobody_else_anything(name: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(TemplateError) as caught:
+        render(HOSTILE[name])
+    assert time.monotonic() - began < PATIENCE
+    assert str(caught.value).endswith(".")
+    assert "Traceback" not in str(caught.value)
+    began = time.monotonic()
+    assert sandbox.render(GOOD, TALK, TOKENS).text == "<user>Hi<end><assistant>Yes<end>"
+    assert time.monotonic() - began < 1.0
+
+
+def test_the_memory_of_a_child_is_limited() -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.fail("this system shows no address space, so the test cannot look at it")
+    sandbox.render(GOOD, TALK, TOKENS)
+    child = pool._started[0]._warm[-1]
+    limits = Path(f"/proc/{child._process.pid}/limits").read_text(encoding="ascii")
+    [line] = [line for line in limits.splitlines() if line.startswith("Max address space")]
+    assert 256 * 2**20 < int(line.split()[3]) < 2**30
+
+
+def test_what_fails_inside_a_child_is_logged_whole_and_the_child_replaced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = {child._process.pid for child in pool._pool()._warm}
+    with pytest.raises(TemplateError, match="its log says how"):
+        pool.ask({"source": "", "conversations": [{"nonsense": 1}]}, 2.0)
+    assert "Traceback" in caplog.text
+    assert "nonsense" in caplog.text
+    after = {child._process.pid for child in pool._pool()._warm}
+    assert len(before & after) == pool.CHILDREN - 1
+
+
+def test_a_child_knows_nothing_of_this_process() -> None:
+    os.environ["HF_TOKEN"] = "secret"
+    try:
+        sandbox.close()
+        sandbox.render(GOOD, TALK, TOKENS)
+        child = pool._started[0]._warm[-1]
+        environ = Path(f"/proc/{child._process.pid}/environ").read_bytes()
+        assert b"secret" not in environ
+    finally:
+        del os.environ["HF_TOKEN"]
+
+
+# -- visitors beside each other -------------------------------------------------------------------
+
+
+def test_others_render_while_one_template_hangs() -> None:
+    sandbox.render(GOOD, TALK, TOKENS)
+    hanging = threading.Thread(target=_attempt, args=(ENDLESS,))
+    hanging.start()
+    waits = []
+    while hanging.is_alive():
+        began = time.monotonic()
+        sandbox.render(GOOD, TALK, TOKENS)
+        waits.append(time.monotonic() - began)
+    hanging.join()
+    assert len(waits) > 50
+    assert max(waits) < 1.0
+
+
+def _attempt(template: Template) -> LabError | None:
+    try:
+        sandbox.render(template, TALK, TOKENS)
+    except LabError as error:
+        return error
+    return None
+
+
+def test_more_visitors_than_children_all_get_their_text() -> None:
+    results: list[Rendered] = []
+
+    def visit() -> None:
+        results.extend(sandbox.render(GOOD, TALK, TOKENS) for _ in range(10))
+
+    visitors = [threading.Thread(target=visit) for _ in range(6)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert len(results) == 60
+    assert len(set(results)) == 1
+
+
+def test_a_child_that_was_killed_is_not_missed() -> None:
+    for child in pool._pool()._warm:
+        child._process.kill()
+        child._process.wait()
+    assert sandbox.render(GOOD, TALK, TOKENS)
+
+
+# -- many rows ------------------------------------------------------------------------------------
+
+
+def test_many_rows_keep_their_order_and_one_bad_row_stops_nobody() -> None:
+    picky = Template(
+        "picky", GOOD.source + "{{ raise_exception('bad') if messages[0].content == 'bad' }}"
+    )
+    rows = [
+        Example(str(n), (user("bad" if n % 50 == 7 else f"q{n}"), assistant(f"a{n}")))
+        for n in range(200)
+    ]
+    results = list(sandbox.render_many(picky, iter(rows), TOKENS))
+    assert len(results) == 200
+    for number, result in enumerate(results):
+        if number % 50 == 7:
+            assert isinstance(result, TemplateError)
+        else:
+            assert isinstance(result, Rendered)
+            assert f"a{number}<end>" in result.text
+    assert list(sandbox.render_many(picky, [], TOKENS)) == []
+
+
+@pytest.fixture
+def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS", 0.6)
+
+
+@pytest.mark.usefixtures("_short_limits")
+def test_a_row_that_exceeds_the_limits_is_found_among_the_others() -> None:
+    slow = Template(
+        "slow",
+        GOOD.source + "{% if messages[0].content == 'slow' %}" + ENDLESS.source + "{% endif %}",
+    )
+    rows = [Example(str(n), (user("slow" if n == 3 else "q"), assistant("a"))) for n in range(8)]
+    results = list(sandbox.render_many(slow, rows, TOKENS))
+    assert [isinstance(result, TemplateLimitError) for result in results] == [
+        n == 3 for n in range(8)
+    ]
+
+
+@pytest.mark.usefixtures("_short_limits")
+def test_a_template_that_always_exceeds_them_is_given_up_soon() -> None:
+    began = time.monotonic()
+    results = list(sandbox.render_many(ENDLESS, [TALK] * 300, TOKENS))
+    assert len(results) == 300
+    assert all(isinstance(result, TemplateLimitError) for result in results)
+    assert time.monotonic() - began < 10.0
+
+
+def test_rows_that_nobody_wants_any_more_are_let_go() -> None:
+    stream = sandbox.render_many(GOOD, [TALK] * 1000, TOKENS)
+    assert isinstance(next(stream), Rendered)
+    stream.close()  # type: ignore[attr-defined]
+    assert sandbox.render(GOOD, TALK, TOKENS)
+
+
+# -- beginning and end ----------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from sft_core import sandbox
+from sft_core.sandbox import pool
+from sft_core.types import Template
+from tests.test_sandbox import GOOD, TALK, TOKENS
+sandbox.render(GOOD, TALK, TOKENS)
+print(*(child._process.pid for child in pool._started[0]._warm), flush=True)
+"""
+
+
+def _script(more: str = "") -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SCRIPT + more],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        state = Path(f"/proc/{pid}/stat")
+        if state.exists() and state.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_nothing_is_left_when_the_process_ends() -> None:
+    out, err = _script().communicate(timeout=60)
+    assert err == b""
+    assert len(out.split()) == pool.CHILDREN
+    assert all(_gone(int(pid)) for pid in out.split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_nothing_is_left_when_the_process_is_killed() -> None:
+    process = _script("sys.stdin.read()\nimport time; time.sleep(60)")
+    assert process.stdout is not None
+    pids = process.stdout.readline().split()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert all(_gone(int(pid)) for pid in pids)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing can be forked here")
+def test_a_forked_process_has_children_of_its_own() -> None:
+    more = (
+        "import os\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    sandbox.render(GOOD, TALK, TOKENS)\n"
+        "    print(*(child._process.pid for child in pool._started[0]._warm), flush=True)\n"
+        "    sandbox.close()\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "sandbox.render(GOOD, TALK, TOKENS)\n"
+    )
+    out, err = _script(more).communicate(timeout=60)
+    assert err == b""
+    mine, theirs = (set(line.split()) for line in out.splitlines())
+    assert len(mine | theirs) == 2 * pool.CHILDREN
+
+
+def test_what_travels_is_whole_or_refused() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as out, open(writing, "wb", buffering=0) as into:  # noqa: PTH123
+        wire.send(into, {"a": ["é", None]})
+        assert wire.receive(out) == {"a": ["é", None]}
+        into.write((wire.LONGEST + 1).to_bytes(8, "big"))
+        with pytest.raises(ValueError, match="too long"):
+            wire.receive(out)
+        into.write(b"\0")
+        into.close()
+        with pytest.raises(EOFError):
+            wire.receive(out)

@@ -1,0 +1,182 @@
+"""Following a run from a page: cheap while nothing happens, right when something does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from sft_core.config import LabConfig, ModelConfig, TemplateConfig, TrainConfig
+from sft_core.data import write_jsonl
+from sft_core.events import RunFinished, RunQueued, Score, ScoreLogged, Tally
+from sft_core.rundir import FACTS, TEST_ROWS, RunDirectory
+from sft_core.runs import Runs, new_id
+from sft_core.settings import HOST
+from sft_core.types import RunNotFoundError
+from sft_core.ui import adopt, run_handlers
+from sft_core.ui.session import Choices, preset_source
+from sft_core.ui.settings_form import Settings
+from sft_core.ui.sources import pack, rows_of
+from sft_core.worker import ProcessCompute
+from tests.test_plots import started, step
+
+SKIP = gr.skip()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    made = Runs(tmp_path_factory.mktemp("runs"), ProcessCompute(), HOST)
+    yield made
+    made.close()
+
+
+def a_run(runs: Runs, config: LabConfig | None = None) -> RunDirectory:
+    """A run that this process carries out, by hand."""
+    directory = RunDirectory.create(runs.root / new_id(), config or LabConfig())
+    directory.append(RunQueued(run=directory.id, position=0))
+    return directory
+
+
+def end(directory: RunDirectory) -> None:
+    directory.append(RunFinished(step=2, restored_step=2, seconds=3, run_dir=str(directory.path)))
+    directory.release()
+
+
+def choices() -> Choices:
+    return Choices(source=preset_source("inst-resp", "bytes-gpt"))
+
+
+def test_nothing_is_sent_while_the_log_gains_nothing(runs: Runs) -> None:
+    directory = a_run(runs)
+    first = run_handlers.follow(runs, directory.id, -1)
+    assert first[0] == 1
+    assert json.loads(first[2])["state"] == "queued"
+    assert len(first) == run_handlers.FOLLOWED
+    again = run_handlers.follow(runs, directory.id, first[0])
+    assert again == (SKIP,) * run_handlers.FOLLOWED
+    directory.append(started(2))
+    directory.append(step(1, 2.5))
+    grown = run_handlers.follow(runs, directory.id, first[0])
+    assert grown[0] == 3
+    assert json.loads(grown[3])["figure"]["data"][0]["y"] == [2.5]
+    end(directory)
+
+
+def test_start_and_stop_share_a_place_and_the_timer_ends_with_the_run(runs: Runs) -> None:
+    directory = a_run(runs)
+    *_, start, stop, timer = run_handlers.follow(runs, directory.id, -1)
+    assert (start["visible"], stop["visible"], timer.active) == (False, True, True)
+    end(directory)
+    *_, start, stop, timer = run_handlers.follow(runs, directory.id, -1)
+    assert (start["visible"], stop["visible"], timer.active) == (True, False, False)
+
+
+def test_stop_answers_at_once_and_every_tab_sees_it(runs: Runs) -> None:
+    directory = a_run(runs)
+    directory.append(started(2))
+    line, status = run_handlers.stop(runs, directory.id)
+    assert "What was learnt is kept" in json.loads(line)["text"]
+    assert json.loads(status)["state"] == "stopping"
+    directory.append(step(1, 2.0))
+    assert json.loads(run_handlers.follow(runs, directory.id, -1)[2])["state"] == "stopping"
+    end(directory)
+
+
+def test_a_run_that_is_not_kept_says_so_and_leaves_the_one_on_the_page(runs: Runs) -> None:
+    run, line, drawn = run_handlers.opened(runs, "mine", {"id": "../../etc"})
+    assert (run, drawn) == ("mine", SKIP)
+    assert json.loads(line)["level"] == "error"
+    run, line, _, _ = run_handlers.arrived(runs, "222222222222", [])
+    assert run is None
+    assert "There is no run" in json.loads(line)["text"]
+    with pytest.raises(RunNotFoundError):
+        run_handlers.adopt_run(runs, None)
+
+
+def test_a_shared_host_lists_only_the_visitors_own_runs(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = a_run(runs), a_run(runs)
+    assert {id for id, _ in run_handlers.kept(runs, [])} >= {mine.id, other.id}
+    monkeypatch.setattr(run_handlers, "HOST", replace(HOST, on_space=True))
+    assert [id for id, _ in run_handlers.kept(runs, [mine.id, "222222222222"])] == [mine.id]
+    for directory in (mine, other):
+        end(directory)
+
+
+def test_held_out_rows_are_those_of_the_run(runs: Runs) -> None:
+    rows = rows_of(LabConfig().data).splits.test[:3]
+    directory = a_run(runs)
+    write_jsonl(rows, directory.path / TEST_ROWS)
+    (directory.path / FACTS).write_text(json.dumps([rows[0].fact]))
+    _, listed, pairs, mine = run_handlers.around(runs, directory.id, ["x"], pack(LabConfig().data))
+    value = json.loads(pairs)["pairs"]
+    assert [pair["expected"] for pair in value] == [row.answer for row in rows]
+    assert [pair["seen"] for pair in value] == [True, False, False]
+    assert mine == [directory.id, "x"]
+    assert json.loads(listed)["chosen"] == directory.id
+    end(directory)
+
+
+def test_a_run_cannot_start_from_settings_that_cannot_work(runs: Runs) -> None:
+    before = runs.recent()
+    shown = dict(zip(Settings.__dataclass_fields__, adopt.settings(LabConfig().train), strict=True))
+    for wrong, told in (
+        ({"max_steps": "soon"}, "Steps must be a number"),
+        ({"learning_rate": None}, "Learning rate is empty"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ):
+        settings = Settings(**{**shown, **wrong})  # type: ignore[arg-type]
+        run, line, _ = run_handlers.start(runs, settings, choices(), "before")
+        assert run == "before"
+        assert told in json.loads(line)["text"]
+    broken = replace(choices(), source="{% for")
+    run, line, _ = run_handlers.start(runs, Settings(**shown), broken, None)
+    assert run is None
+    assert json.loads(line)["level"] == "error"
+    assert runs.recent() == before
+
+
+def test_a_link_puts_the_runs_own_settings_on_the_page(runs: Runs) -> None:
+    config = LabConfig(
+        template=TemplateConfig("inst-resp (edited)", "{{ messages }}"),
+        model=ModelConfig(width=64, heads=2),
+        train=TrainConfig(max_steps=7, sample_prompts=("Hi", "Ho")),
+    )
+    directory = a_run(runs, config)
+    values = run_handlers.adopt_linked(runs, directory.id)
+    assert len(values) == adopt.OUTPUTS
+    assert values[0] == pack(config.data)
+    assert "{{ messages }}" in values
+    assert 64 in values
+    settings = Settings(*values[-len(Settings.__dataclass_fields__) :])
+    assert settings.config() == config.train
+    assert run_handlers.adopt_linked(runs, None) == (SKIP,) * adopt.OUTPUTS
+    end(directory)
+
+
+def test_settings_follow_the_model_unless_they_were_changed(runs: Runs) -> None:
+    names = Settings.__dataclass_fields__
+    untouched: Any = Settings(*adopt.settings(LabConfig().train))
+    smol = replace(choices(), model="smollm2-135m-instruct")
+    preset, *values = run_handlers.follow_model(untouched, smol)
+    assert preset == "talking"
+    assert len(values) == len(names)
+    changed = replace(untouched, learning_rate=0.5)
+    assert run_handlers.follow_model(changed, smol)[0] == SKIP
+
+
+def test_exact_match_makes_a_curve_once_it_was_measured_often_enough(runs: Runs) -> None:
+    directory = a_run(runs)
+    directory.append(started(9))
+    for number in (0, 3, 6):
+        score = Score(overall=Tally("all", 4, number // 3, 4))
+        directory.append(ScoreLogged(step=number, score=score))
+        curve = json.loads(run_handlers.follow(runs, directory.id, -1)[4])
+        assert (curve["figure"] is None) == (number < 6)
+    assert curve["figure"]["data"][0]["y"] == [0, 25, 50]
+    end(directory)
