@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from functools import cache
 from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -285,9 +284,14 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
 }
 
 
-@cache
-def _adapter(cls: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+_ADAPTERS: Final[dict[type[Any], TypeAdapter[Any]]] = {}
+
+
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """Built at the first use of a class: that takes a while, and most starts need few."""
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _place(key: str) -> tuple[str, str]:

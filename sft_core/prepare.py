@@ -186,7 +186,8 @@ def _askable(
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """The examples that a model can be asked, and those whose prompt leaves no room in its
     context. Those whose prompt cannot be rendered are rejected."""
-    fitting, long = [], []
+    fitting: list[Example] = []
+    long: list[Example] = []
     prompts = prompts_of(examples, tools.template, tools.tokenizer)
     for example, prompt in zip(examples, prompts, strict=True):
         if isinstance(prompt, LabError):

@@ -11,7 +11,7 @@ from sft_core import templates
 from sft_core.config import LabConfig, MaskPolicy, ModelConfig, TrainOn
 from sft_core.events import RunRecord, RunStatus
 from sft_core.types import Finding, LabError, Severity, worst
-from sft_core.ui.look import Look
+from sft_core.ui.look import OUT_OF_REACH, Look
 from sft_core.ui.sizes import known
 from sft_core.ui.sources import Rows
 from sft_core.ui.view import view
@@ -29,6 +29,7 @@ _CHIP_OF: Final = {
     "empty-answer": "data",
     "ends-on-user-turn": "data",
     "forged-special-token": "data",
+    OUT_OF_REACH: "model",
     "marker-split": "model",
     "unknown-token": "model",
     "lost-text": "model",

@@ -4,6 +4,7 @@ and what the doctor says. The same ``render`` and ``encode`` as in training, not
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from sft_core import doctor, sandbox, templates
 from sft_core.catalogue import Origin, find
@@ -14,12 +15,19 @@ from sft_core.types import (
     Encoded,
     Example,
     Finding,
+    HubError,
     LabError,
+    ModelError,
     Rendered,
     Severity,
     Template,
     TemplateError,
+    TokenizerError,
 )
+
+OUT_OF_REACH: Final = "model-out-of-reach"
+STUCK: Final = "cannot-go-on"
+"""Codes of what stops a look before the doctor could say more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +157,5 @@ def _as_finding(error: LabError) -> Finding:
     message = str(error)
     if isinstance(error, TemplateError) and error.line and "line" not in message:
         message = f"Line {error.line}: {message}"
-    return Finding("cannot-go-on", Severity.ERROR, message)
+    elsewhere = isinstance(error, (TokenizerError, HubError, ModelError))
+    return Finding(OUT_OF_REACH if elsewhere else STUCK, Severity.ERROR, message)

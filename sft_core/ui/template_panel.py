@@ -17,7 +17,7 @@ from sft_core.types import Finding, LabError, Severity
 from sft_core.ui import sizes
 from sft_core.ui.data_view import builder_value
 from sft_core.ui.header import chips_value
-from sft_core.ui.look import Look, look
+from sft_core.ui.look import STUCK, Look, look
 from sft_core.ui.parts import heading
 from sft_core.ui.session import (
     OWN,
@@ -109,7 +109,7 @@ def repaint(choices: Choices) -> tuple[Any, ...]:
         seen = look(config, conversation(choices))
         rows = rows_of(choices.data)
     except LabError as error:
-        finding = Finding("cannot-go-on", Severity.ERROR, sentence(error))
+        finding = Finding(STUCK, Severity.ERROR, sentence(error))
         failed = dumps({"error": sentence(error)})
         return failed, failed, dumps(findings_value((finding,))), *(gr.skip(),) * 3
     return (

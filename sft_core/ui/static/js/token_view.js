@@ -168,8 +168,10 @@
     return (next) => {
       if (next.error) {
         root.classList.add("stale");
-        const rest = value ? " Below is what the last working version gave." : "";
-        fill(line, h("p", { class: "line line-error" }, mark("error"), h("span", {}, next.error + rest)));
+        const kept = "Shown as of the last working version.";
+        // Beside the template its findings say what is wrong; elsewhere the line must.
+        const text = !value ? next.error : next.compact ? kept : `${next.error} ${kept}`;
+        fill(line, h("p", { class: "line line-error" }, mark("error"), h("span", {}, text)));
         return;
       }
       root.classList.remove("stale");
