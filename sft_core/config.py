@@ -176,7 +176,12 @@ class TrainConfig:
 
 
 LESSON: Final = TrainConfig(
-    epochs=30, learning_rate=1e-3, eval_every=60, sample_every=100, score_every=200
+    epochs=30,
+    learning_rate=1e-3,
+    weight_decay=1.0,
+    eval_every=50,
+    sample_every=100,
+    score_every=100,
 )
 """What the embedded lesson needs: a small model learns from random weights with a rate that would
 wreck one that can talk already, which is why it is not the default of ``TrainConfig``."""

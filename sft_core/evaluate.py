@@ -8,6 +8,7 @@ from typing import Final
 from sft_core.config import GenerateConfig
 from sft_core.events import AnswerEvent, Graded, Score, Scored, Tally
 from sft_core.generate import Answer, Ids, Voice, answer_batch, prompts_of, stop_sequences
+from sft_core.models import threads_for
 from sft_core.pace import never
 from sft_core.types import Example, LabError, Template
 
@@ -44,13 +45,14 @@ def grade(
     """
     stops = stop_sequences(template, voice.tokenizer)
     graded: list[Graded] = []
-    for start in range(0, len(examples), BATCH_ROWS):
-        rows = examples[start : start + BATCH_ROWS]
-        for row, answer in _answers(voice, rows, stops, template, config, should_stop):
-            graded.append(_graded(voice, row, answer, seen))
-            yield graded[-1]
-        if should_stop():
-            return
+    with threads_for(voice.model):
+        for start in range(0, len(examples), BATCH_ROWS):
+            rows = examples[start : start + BATCH_ROWS]
+            for row, answer in _answers(voice, rows, stops, template, config, should_stop):
+                graded.append(_graded(voice, row, answer, seen))
+                yield graded[-1]
+            if should_stop():
+                return
     yield Scored(side=voice.side, score=score(graded))
 
 

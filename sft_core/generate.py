@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from sft_core.config import GenerateConfig
 from sft_core.encode import encode_prompt, end_of_turn
 from sft_core.events import Answered, AnswerEvent, Side, TextGenerated
-from sft_core.models import Opened, arguments, require_context
+from sft_core.models import Opened, arguments, require_context, threads_for
 from sft_core.pace import never
 from sft_core.sampling import Sampler
 from sft_core.sandbox import render, render_many
@@ -226,22 +226,28 @@ def compare(
     a model's context is answered with the sentence that says so; the others go on."""
     voices = (base,) if tuned is None else (base, tuned)
     stops = {voice.side: stop_sequences(template, voice.tokenizer) for voice in voices}
-    for number, messages in enumerate(prompts):
-        example = Example(f"prompt {number + 1}", tuple(messages))
-        seeded = replace(config, seed=config.seed + number)
-        streams = [
-            _told(voice, number, example, template, stops[voice.side], seeded, should_stop)
-            for voice in voices
-        ]
-        while streams:
-            for stream in tuple(streams):
-                event = next(stream, None)
-                if event is None:
-                    streams.remove(stream)
-                else:
-                    yield event
-        if should_stop():
-            return
+    with threads_for(base.model):
+        for number, messages in enumerate(prompts):
+            example = Example(f"prompt {number + 1}", tuple(messages))
+            seeded = replace(config, seed=config.seed + number)
+            yield from _in_turns(
+                _told(voice, number, example, template, stops[voice.side], seeded, should_stop)
+                for voice in voices
+            )
+            if should_stop():
+                return
+
+
+def _in_turns(streams: Iterable[Iterator[AnswerEvent]]) -> Iterator[AnswerEvent]:
+    """One event of each stream, and again, until all are over."""
+    going = list(streams)
+    while going:
+        for stream in tuple(going):
+            event = next(stream, None)
+            if event is None:
+                going.remove(stream)
+            else:
+                yield event
 
 
 def _told(

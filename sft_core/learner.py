@@ -20,7 +20,7 @@ from torch import Tensor
 from sft_core.batch import Batch, Labelled, Plan, by_length, collate, pieces, plan
 from sft_core.config import TrainConfig
 from sft_core.loss import count_targets, head_on_targets, summed, targets
-from sft_core.models import BF16_PARAMETERS, Opened, arguments, pad_id, precision
+from sft_core.models import SMALL, Opened, arguments, pad_id, precision
 from sft_core.pace import never
 from sft_core.schedule import optimizer, scheduler
 from sft_core.types import IGNORE_INDEX, ConfigError, NonFiniteLossError
@@ -60,7 +60,7 @@ def _worth_of_a_piece(device: torch.device, parameters: int) -> int:
     filled by many; on a CPU a large model is slow enough for the pass itself not to count."""
     if device.type != "cpu":
         return 4096
-    return 128 if parameters < BF16_PARAMETERS else 32
+    return 128 if parameters < SMALL else 32
 
 
 class Learner:

@@ -93,13 +93,14 @@ def loss_curve(record: RunRecord) -> go.Figure:
 def score_curve(record: RunRecord) -> go.Figure:
     """Exact match on held-out rows by step, in percent: facts that stood in training, facts that
     did not, and all rows."""
-    scores = record.of(ScoreLogged)
+    # The last score of a run stands at the step whose weights were kept, which has one already.
+    scores = sorted({event.step: event for event in record.of(ScoreLogged)}.items())
     parts = {"seen": "fact in training", "unseen": "fact never seen", "all": "all rows"}
     traces = []
     for role, name in parts.items():
         tallies = [
-            (event.step, event.score.overall if role == "all" else getattr(event.score, role))
-            for event in scores
+            (step, event.score.overall if role == "all" else getattr(event.score, role))
+            for step, event in scores
         ]
         points = [(step, 100 * tally.share) for step, tally in tallies if tally and tally.count]
         if points:

@@ -37,7 +37,7 @@ from sft_core.events import (
 )
 from sft_core.generate import Voice, answer_batch, prompt_ids, stop_sequences
 from sft_core.learner import Learner, Learnt
-from sft_core.models import Opened, open_model, save
+from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
 from sft_core.prepare import Prepared, keep, prepare
 from sft_core.schedule import warmup_steps
@@ -118,10 +118,10 @@ class _Run:
     def events(self) -> Iterator[RunEvent]:
         set_seed(self.config.train.seed % 2**32)  # numpy takes no larger one
         forget_peak(self.learner.device)
-        yield self._started()
-        yield from self._notes()
         try:
-            with _memory_explained(self.config):
+            with _memory_explained(self.config), threads_for(self.learner.bare):
+                yield self._started()
+                yield from self._notes()
                 yield from self._look(self.step)
                 for micro_batches in self.learner.steps():
                     yield from self._advance(micro_batches)

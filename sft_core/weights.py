@@ -277,7 +277,9 @@ def _unpacked(file: Path) -> Path:
             f"({error.strerror}). Set XDG_CACHE_HOME to a folder that can."
         ) from None
     try:
-        _dequantised(file).save_pretrained(temporary)
+        model = _dequantised(file)
+        with quiet():
+            model.save_pretrained(temporary)
         _move_in(temporary, folder)
     except OSError as error:
         raise ModelError(

@@ -18,6 +18,8 @@ from sft_core.templates import resolve
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import IGNORE_INDEX, Example, Message, Template
 
+torch.set_num_threads(1)  # these models are too small to share, and other tests want the cores
+
 VOCABULARY = 64
 SMALL = ModelConfig(width=64, depth=2, heads=4, context=128)
 

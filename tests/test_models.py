@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from dataclasses import replace
@@ -17,7 +18,9 @@ from sft_core import models
 from sft_core.catalogue import SMOLLM2
 from sft_core.config import MissingTokens, ModelConfig, TrainConfig
 from sft_core.models import (
-    BF16_PARAMETERS,
+    SMALL as SMALL_PARAMETERS,
+)
+from sft_core.models import (
     Opened,
     arguments,
     context,
@@ -30,6 +33,7 @@ from sft_core.models import (
     require_context,
     save,
     size,
+    threads_for,
 )
 from sft_core.settings import HOST
 from sft_core.tokenizer import load_tokenizer
@@ -198,8 +202,21 @@ def test_precision_follows_the_choice_or_else_device_and_size(
     assert precision(TrainConfig(precision="fp32"), 10**9, cpu) == "fp32"
     for able, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(models, "_cpu_has_bf16", lambda able=able: able)
-        assert precision(TrainConfig(), BF16_PARAMETERS, cpu) == expected
-        assert precision(TrainConfig(), BF16_PARAMETERS - 1, cpu) == "fp32"
+        assert precision(TrainConfig(), SMALL_PARAMETERS, cpu) == expected
+        assert precision(TrainConfig(), SMALL_PARAMETERS - 1, cpu) == "fp32"
+
+
+def test_small_models_compute_on_one_thread_and_the_others_are_given_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for(tiny_model()):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with threads_for(torch.nn.Linear(2000, 1000)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_device_is_one_that_computes() -> None:
@@ -297,6 +314,7 @@ def test_smollm2_is_unpacked_once_opens_answers_and_learns(
     from sft_core.sandbox import render
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch.set_num_threads(os.cpu_count() or 1)
     config = ModelConfig(name=SMOLLM2)
     began = time.process_time()
     opened = open_model(config, preset("chatml"), seed=0)
@@ -330,6 +348,7 @@ def test_smollm2_is_unpacked_once_opens_answers_and_learns(
     *_, answer = generate(voice, prompt, stops, GenerateConfig(max_new_tokens=4))
     assert isinstance(answer, Answer)
     assert len(answer.ids) == 4
+    torch.set_num_threads(1)
 
 
 def test_random_state_of_python_is_left_alone() -> None:

@@ -112,6 +112,14 @@ def test_exact_match_is_told_apart_by_whether_the_fact_was_seen() -> None:
     }
 
 
+def test_a_score_that_was_taken_again_is_one_point() -> None:
+    scores = [Score(overall=Tally("all", 4, exact, 4)) for exact in (0, 1, 2, 3)]
+    steps = [0, 2, 4, 2]  # the best weights, of step 2, were restored and asked once more
+    events = [ScoreLogged(step=s, score=score) for s, score in zip(steps, scores, strict=True)]
+    trace = by_name(plots.score_curve(record(4, *events)))["all rows"]
+    assert list(zip(trace["x"], trace["y"], strict=True)) == [(0, 0), (2, 75), (4, 50)]  # type: ignore[call-overload]
+
+
 @given(st.lists(st.floats(0.1, 50), min_size=1, max_size=200), st.integers(1, 50))
 def test_thinning_keeps_the_bounds_and_the_count(losses: list[float], most: int) -> None:
     means, width = plots.thin(list(enumerate(losses)), most)

@@ -32,6 +32,7 @@ def lines(rows: list[dict[str, str]]) -> str:
 
 
 CSV = 'prompt,response\r\nGröße?,"zwei\nZeilen, mit Komma"\r\nb,c\r\n'
+SEMICOLONS = 'prompt;response\r\nGröße?;"zwei\nZeilen, mit Komma"\r\nb;c\r\n'
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,7 @@ CSV = 'prompt,response\r\nGröße?,"zwei\nZeilen, mit Komma"\r\nb,c\r\n'
         ("blank.jsonl", lines(ROWS).replace("\n", "\n\n").encode()),
         ("a.csv", CSV.encode()),
         ("bom.csv", CSV.encode("utf-8-sig")),
-        (
-            "semicolons.csv",
-            CSV.replace("prompt,", "prompt;").replace("?,", "?;").replace("b,", "b;").encode(),
-        ),
+        ("semicolons.csv", SEMICOLONS.encode()),
         ("A.TSV", CSV.replace(",", "\t", 1).replace("?,", "?\t").replace("b,", "b\t").encode()),
         ("a.jsonl.gz", gzip.compress(lines(ROWS).encode())),
     ],

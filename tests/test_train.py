@@ -374,13 +374,13 @@ def test_a_stop_before_the_first_step_leaves_no_weights(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_stops_as_the_button_would(tmp_path: Path) -> None:
-    config = configured(tmp_path, "max_steps=50000", "max_minutes=0.03", "sample_every=0")
+    config = configured(tmp_path, "max_steps=50000", "max_minutes=0.05", "sample_every=0")
     events = list(run(config, tmp_path / "run"))
     end = events[-1]
     assert isinstance(end, RunStopped)
-    assert end.reason == "The time limit of 0.03 minutes was reached."
+    assert end.reason == "The time limit of 0.05 minutes was reached."
     assert end.step > 0
-    assert all(event.seconds_left <= 1.8 for event in events if isinstance(event, StepLogged))
+    assert all(event.seconds_left <= 3 for event in events if isinstance(event, StepLogged))
     assert open_folder(tmp_path / "run" / MODEL).parameters > 0
 
 

@@ -192,7 +192,7 @@ def counterparts(closer: str) -> tuple[str, ...]:
         if end in closer:
             found += [closer.replace(end, word, 1) for word in words]
             found.append(re.sub(f"[_▁-]?{end}[_▁-]?", "", closer, count=1))
-    return tuple(found)
+    return tuple(filter(None, found))
 
 
 # -- where content begins -------------------------------------------------------------------------

@@ -245,6 +245,7 @@ def _controls(generate: GenerateConfig) -> tuple[dict[str, Any], gr.Column]:
             minimum=1,
             maximum=HOST.max_new_tokens,
             min_width=120,
+            elem_id="longest",
         )
         penalty = gr.Number(
             generate.repetition_penalty,

@@ -140,7 +140,7 @@ def build(seen: Look, rows: Rows) -> tuple[gr.HTML, gr.HTML]:
     """-> (the chips of the contract, the chip of the run)."""
     with gr.Row(elem_id="top"):
         gr.HTML(
-            '<p class="wordmark">SFT Lab</p>',
+            '<h1 class="wordmark">SFT Lab</h1>',
             apply_default_css=False,
             elem_id="name",
         )

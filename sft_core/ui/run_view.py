@@ -209,6 +209,11 @@ def samples_value(record: RunRecord | None) -> dict[str, Any]:
                 "tokens": event.tokens,
             },
         )
+    finished = record.last(RunFinished) if record else None
+    if finished:
+        # The last answers of a finished run come from the weights that were kept.
+        for story in stories.values():
+            story[0]["kept"] = story[0]["step"] == finished.restored_step
     return {
         "prompts": [{"prompt": prompt, "story": story} for prompt, story in stories.items()],
         "empty": "Answers to a few held-out prompts appear here while the model learns.",

@@ -180,12 +180,50 @@ def test_a_closed_tab_is_found_again_in_the_list_of_runs(
     stop(again)
 
 
+def test_a_killed_compute_process_costs_the_run_and_not_the_page(
+    page: Page, server: Server
+) -> None:
+    set_steps(page, LONG_RUN)
+    set_number(page, "eval-every", "5")
+    page.click("#start")
+    expect(page.locator("#status .run-facts")).to_contain_text(
+        re.compile(r"step (\d{2,}|[6-9]) of"), timeout=60_000
+    )
+    for child in psutil.Process(server.process.pid).children():
+        if any("serve(" in part for part in child.cmdline()):
+            child.kill()
+    wait_for_state(page, "Interrupted", seconds=20)
+    expect(page.locator("#status")).to_contain_text("What was saved until then is kept")
+    expect(page.locator("#start")).to_be_visible()
+    expect(page.locator("#run-chip .chip-warning")).to_be_visible()
+    compare_three(page)
+
+
 def test_a_link_to_a_run_that_is_gone_says_so(
     context: BrowserContext, server: Server, watched: Watched
 ) -> None:
     page = visit(context, f"{server.url}?run=222222222222", watched)
     open_tab(page, "train")
     expect(page.locator("#train-line")).to_contain_text("There is no run")
+
+
+# -- compare without a run -------------------------------------------------------------------
+
+
+def test_a_sampled_comparison_of_the_base_model_can_be_stopped(page: Page) -> None:
+    open_tab(page, "compare")
+    page.click("#how label:has-text('Sampled')")
+    expect(page.locator("input[aria-label*='Temperature']").first).to_be_visible()
+    page.fill("#longest input", "240")
+    for chip in page.locator("#prompts .example:not(.on)").all():
+        chip.click()
+    page.click("#compare")
+    page.wait_for_selector("#answers .answer-text.writing", timeout=60_000)
+    page.click("#compare-stop")
+    expect(page.locator("#compare-line")).to_contain_text("Stopped", timeout=5_000)
+    expect(page.locator("#compare")).to_be_visible()
+    expect(page.locator("#answers")).to_contain_text("you stopped it")
+    expect(page.locator("#answers")).to_contain_text("no run yet")
 
 
 # -- template and tokens ---------------------------------------------------------------------

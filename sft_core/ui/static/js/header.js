@@ -4,14 +4,12 @@
   const { views, h, fill, mark, go } = SFT;
 
   function chip({ key, text, level, note, tab, anchor, live }) {
-    const label = [key, text, note].filter(Boolean).join(": ");
     return h(
       "button",
       {
         class: `chip${level ? ` chip-${level}` : ""}`,
         type: "button",
         title: note || text,
-        "aria-label": label,
         data: { key },
         onclick: () => go(tab, anchor),
       },

@@ -26,7 +26,6 @@
           type: "button",
           class: "row-pick",
           "aria-pressed": chosen ? "true" : "false",
-          "aria-label": `Show row ${row.id} as tokens`,
           onclick: pick,
         },
         h("span", { class: "row-name mono" }, row.id),

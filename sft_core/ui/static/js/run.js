@@ -101,7 +101,7 @@
         ? h(
             "table",
             { class: "grid" },
-            h("thead", {}, h("tr", {}, ["Category", "Rows", "Before", "After", ""].map((name) => h("th", { scope: "col" }, name)))),
+            h("thead", {}, h("tr", {}, ["Category", "Rows", "Before", "After"].map((name) => h("th", { scope: "col" }, name)), h("td"))),
             h(
               "tbody",
               {},
@@ -189,7 +189,7 @@
             const said = (item) => [
               h("span", { class: "step mono quiet" }, `step ${count(item.step)}`),
               h("span", { class: "said" }, item.text || h("em", { class: "quiet" }, "nothing")),
-              h("span", { class: "quiet small" }, item.stopped ? "stopped by itself" : "cut off"),
+              h("span", { class: "quiet small" }, [item.stopped ? "stopped by itself" : "cut off", item.kept ? "the weights that were kept" : ""].filter(Boolean).join(", ")),
             ];
             const older = rest.length
               ? h("details", { open: open.has(prompt) }, h("summary", {}, `${plural(rest.length, "earlier answer")}`), rest.map((item) => h("p", { class: "sample" }, said(item))))
