@@ -152,6 +152,8 @@ def test_the_bar_counts_steps_and_says_phases() -> None:
 
 def test_the_first_ctrl_c_asks_and_the_second_breaks_off() -> None:
     stream = io.StringIO()
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGINT)
     with ctrl_c(stream) as should_stop:
         assert not should_stop()
@@ -161,6 +163,7 @@ def test_the_first_ctrl_c_asks_and_the_second_breaks_off() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, inherited)
 
 
 def test_beside_the_main_thread_nothing_is_caught() -> None:

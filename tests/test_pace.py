@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import pytest
 import torch
 
@@ -79,9 +81,10 @@ def test_how_often_something_is_still_due(every: int, step: int, total: int, lef
 
 def test_memory_is_that_of_this_process() -> None:
     before = memory_mb(torch.device("cpu"))
-    held = torch.ones(50 * 2**20, dtype=torch.uint8)
-    assert 30 < memory_mb(torch.device("cpu")) - before < 120
-    assert held.sum().item() == 50 * 2**20
+    # Straight from the system: an allocator may hand out what an earlier test gave back to it.
+    with mmap.mmap(-1, 50 * 2**20) as held:
+        held.write(b"x" * len(held))
+        assert 30 < memory_mb(torch.device("cpu")) - before < 120
 
 
 def test_the_name_of_the_processor_says_how_many_threads() -> None:

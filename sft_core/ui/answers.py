@@ -109,11 +109,12 @@ class Board:
             "rate": rate,
         }
 
-    def halt(self) -> None:
-        """What was still being written stays as it is."""
-        for side in self.sides.values():
-            if side["state"] in ("waiting", "writing"):
-                side["state"] = "halted"
+    def halt(self) -> bool:
+        """What is still being written stays as it is. Says whether there was anything."""
+        open_sides = [s for s in self.sides.values() if s["state"] in ("waiting", "writing")]
+        for side in open_sides:
+            side["state"] = "halted"
+        return bool(open_sides)
 
     def value(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from sft_core.settings import HOST
 from sft_core.types import ConfigError, LabError
 from sft_core.ui.answers import NO_ANSWERS, Board, prompts_value, questions, title_value
 from sft_core.ui.fields import Fields
+from sft_core.ui.listen import Tickets, heard
 from sft_core.ui.parts import heading
-from sft_core.ui.session import Choices, contract, sentence, whole
+from sft_core.ui.session import Choices, contract, given, sentence, whole
 from sft_core.ui.sources import Rows, rows_of
 from sft_core.ui.view import dumps, view
 from sft_core.ui.words import waiting
@@ -35,26 +35,27 @@ class Asked:
 
     prompts: str
     how: str
-    temperature: float
-    top_p: float
-    top_k: float
-    repetition_penalty: float
+    temperature: float | None
+    top_p: float | None
+    top_k: float | None
+    repetition_penalty: float | None
     seed: float | None
     max_new_tokens: float | None
 
     def config(self) -> GenerateConfig:
         """Raises ConfigError."""
         length = whole(self.max_new_tokens, "Longest answer")
-        penalty = float(self.repetition_penalty)
+        penalty = given(self.repetition_penalty, "Repetition penalty")
         if self.how == GREEDY:
             return GenerateConfig(max_new_tokens=length, repetition_penalty=penalty)
-        if not self.temperature:
+        temperature = given(self.temperature, "Temperature")
+        if not temperature:
             raise ConfigError("Temperature 0 is greedy: raise it to sample, or choose greedy.")
         return GenerateConfig(
             max_new_tokens=length,
-            temperature=float(self.temperature),
-            top_p=float(self.top_p),
-            top_k=int(self.top_k),
+            temperature=temperature,
+            top_p=given(self.top_p, "Top p"),
+            top_k=whole(self.top_k, "Top k"),
             repetition_penalty=penalty,
             seed=whole(self.seed, "Seed"),
         )
@@ -74,23 +75,6 @@ class Tab:
 
 
 # -- handlers --------------------------------------------------------------------------------
-
-
-class Tickets:
-    """Comparisons that are going on, so that a Stop reaches the right one."""
-
-    def __init__(self) -> None:
-        self._stops: dict[str, threading.Event] = {}
-
-    def begin(self, name: str) -> threading.Event:
-        return self._stops.setdefault(name, threading.Event())
-
-    def stop(self, name: str) -> None:
-        if name in self._stops:
-            self._stops[name].set()
-
-    def end(self, name: str) -> None:
-        self._stops.pop(name, None)
 
 
 def compare(
@@ -124,13 +108,12 @@ def compare(
 def _stream(
     runs: Runs, job: CompareJob, board: Board, tickets: Tickets, ticket: str
 ) -> Iterator[tuple[str, Any]]:
-    stop = tickets.begin(ticket)
-    events = runs.ask(job)
+    stop = tickets.of(ticket)
     line: dict[str, Any] = {"text": "Loading the models", "busy": True}
     painted = 0.0
     yield dumps(line), dumps(board.value())
     try:
-        for event in events:
+        for event in heard(runs.ask(job), stop):
             match event:
                 case RunQueued(position=position):
                     line = {"text": f"Waiting: {waiting(position)}", "busy": True}
@@ -139,21 +122,17 @@ def _stream(
                 case TextGenerated() | Answered():
                     board.add(event)
                     line = {"text": "Answering", "busy": True}
-            if stop.is_set():
-                board.halt()
-                line = {"text": "Stopped. What was answered until then stays.", "level": "info"}
-                break
-            if time.monotonic() - painted > REPAINT_SECONDS:
+            if event is not None and time.monotonic() - painted > REPAINT_SECONDS:
                 painted = time.monotonic()
                 yield dumps(line), dumps(board.value())
-        else:
-            line = {"text": ""}
+        line = {"text": ""}
+        if board.halt():
+            line = {"text": "Stopped. What was answered until then stays.", "level": "info"}
     except LabError as error:
         board.halt()
         line = {"text": sentence(error), "level": "error"}
     finally:
         tickets.end(ticket)
-        events.close()  # type: ignore[attr-defined]
     yield dumps(line), dumps(board.value())
 
 
@@ -162,9 +141,9 @@ def begin() -> tuple[str, Any, Any]:
     return secrets.token_hex(8), gr.update(visible=False), gr.update(visible=True)
 
 
-def halt(tickets: Tickets, ticket: str) -> str:
+def halt(tickets: Tickets, ticket: str) -> None:
+    """Stops the comparison; it says so itself."""
     tickets.stop(ticket)
-    return dumps({"text": "Stopping", "busy": True})
 
 
 def done() -> tuple[Any, Any]:

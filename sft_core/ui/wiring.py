@@ -18,6 +18,7 @@ from sft_core.ui import data_panel, run_handlers, settings_form, template_panel
 from sft_core.ui import tokens as tokens_tab
 from sft_core.ui import train as train_tab
 from sft_core.ui.fields import Fields, bind
+from sft_core.ui.listen import Tickets
 from sft_core.ui.parts import LIGHT
 from sft_core.ui.session import Choices
 
@@ -298,7 +299,7 @@ def _wire_arrival(
 
 
 def wire_comparison(page: Page, runs: Runs) -> None:
-    tab, tickets = page.compare, compare_tab.Tickets()
+    tab, tickets = page.compare, Tickets()
     tab.asked["how"].change(compare_tab.show_sampling, tab.asked["how"], tab.sampling, **LIGHT)
     ask, inputs = bind(
         compare_tab.compare,
@@ -313,4 +314,4 @@ def wire_comparison(page: Page, runs: Runs) -> None:
     asked = begun.then(ask, inputs, [tab.line, tab.answers], **LIGHT)
     asked.then(compare_tab.done, None, [tab.go, tab.stop], **LIGHT)
     stop, inputs = bind(compare_tab.halt, tab.ticket, fixed=(tickets,))
-    tab.stop.click(stop, inputs, tab.line, **LIGHT)
+    tab.stop.click(stop, inputs, None, **LIGHT)

@@ -215,8 +215,8 @@ def test_a_sampled_comparison_of_the_base_model_can_be_stopped(page: Page) -> No
     page.click("#how label:has-text('Sampled')")
     expect(page.locator("input[aria-label*='Temperature']").first).to_be_visible()
     page.fill("#longest input", "240")
-    for chip in page.locator("#prompts .example:not(.on)").all():
-        chip.click()
+    for _ in range(page.locator("#prompts .example:not(.on)").count()):
+        page.locator("#prompts .example:not(.on)").first.click()
     page.click("#compare")
     page.wait_for_selector("#answers .answer-text.writing", timeout=60_000)
     page.click("#compare-stop")

@@ -338,7 +338,8 @@ def test_the_board_fills_side_by_side_and_keeps_what_was_stopped() -> None:
     first = board.value()["prompts"][0]
     assert first["base"]["state"] == "writing"
     assert (first["tuned"]["state"], first["tuned"]["rate"]) == ("done", "6 tokens/s")
-    board.halt()
+    assert board.halt()
+    assert not board.halt()
     states = [
         pair[side]["state"] for pair in board.value()["prompts"] for side in ("base", "tuned")
     ]
