@@ -82,7 +82,7 @@ def find(name: str) -> Card:
     for card in CATALOGUE:
         if card.name == name:
             return card
-    origin = Origin.FOLDER if Path(name).expanduser().is_dir() else Origin.HUB
+    origin = Origin.FOLDER if _is_folder(name) else Origin.HUB
     return Card(
         name=name,
         title=name,
@@ -91,6 +91,13 @@ def find(name: str) -> Card:
         tokenizer=name,
         template="tokenizer",
     )
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, a null character
+        return False
 
 
 def smollm2_file() -> Path:

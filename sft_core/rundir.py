@@ -120,7 +120,7 @@ class RunDirectory:
         file = self.path / TEST_ROWS
         if not file.is_file():
             raise DataError(
-                f"The run {self.id} has no test rows yet: it ended before reading them."
+                f"The run {self.id} has not read its rows, so there is nothing to ask it yet."
             )
         return load(DataConfig(source=str(file))).examples
 

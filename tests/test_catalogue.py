@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sft_core.catalogue import CATALOGUE, Origin, find, installed
 
 
@@ -17,6 +19,11 @@ def test_a_folder_is_told_from_a_hub_id(tmp_path: Path) -> None:
     assert find("owner/name").origin is Origin.HUB
     assert installed(find(str(tmp_path)))
     assert not installed(find("owner/name"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/model", "a\0b"])
+def test_a_name_that_can_be_no_folder_is_none(name: str) -> None:
+    assert find(name).origin is Origin.HUB
 
 
 def test_the_default_model_needs_nothing() -> None:

@@ -90,8 +90,8 @@ def _facts_sentence(rows: Rows) -> str:
     if not any(seen is not None for seen in known):
         return ""
     return (
-        f"{unseen} of the {len(known)} held-out facts never stood in training. No model can know "
-        "those, so they are counted apart."
+        f"{unseen} of the {len(known)} held-out facts never stood in training. A model from "
+        "random weights cannot know those, so they are counted apart."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
@@ -65,13 +65,15 @@ def heard(events: Iterator[Event], stop: threading.Event) -> Iterator[Event | No
     threading.Thread(target=copy_context().run, args=(listen,), daemon=True).start()
     try:
         while not stop.is_set():
-            item: Event | _Raised | None = None
-            with suppress(queue.Empty):
+            try:
                 item = out.get(timeout=TICK_SECONDS)
-                if item is None:
-                    return
-                if isinstance(item, _Raised):
-                    raise item.error
+            except queue.Empty:
+                yield None
+                continue
+            if item is None:
+                return
+            if isinstance(item, _Raised):
+                raise item.error
             yield item
     finally:
         stop.set()

@@ -89,25 +89,38 @@ def _training(record: RunRecord) -> str:
 
 
 def _facts(record: RunRecord) -> list[list[str]]:
-    """Names and figures of the line under the progress bar."""
-    step, started = record.last(StepLogged), record.last(RunStarted)
+    """Name, figure, and how it was computed, for the line under the progress bar."""
+    step, started, last = (
+        record.last(StepLogged),
+        record.last(RunStarted),
+        record.last(EvalLogged),
+    )
     facts: list[list[str]] = []
     if step:
-        total = record.total_steps
-        facts.append(["step", f"{step.step:,} of {total:,}"])
-        facts.append(["epoch", f"{step.epoch:.1f}"])
-        facts.append(["train loss", f"{step.loss:.3f}"])
-    if (last := record.last(EvalLogged)) is not None:
-        facts.append(["eval loss", f"{last.loss:.3f}"])
+        facts += [
+            ["step", f"{step.step:,} of {record.total_steps:,}", "Optimiser steps"],
+            ["epoch", f"{step.epoch:.1f}", "How often each row was seen"],
+            ["train loss", f"{step.loss:.3f}", "Nats per trained token of this step"],
+        ]
+    if last:
+        how = "Nats per trained token over all evaluation rows"
+        facts.append(["eval loss", f"{last.loss:.3f}", how])
     if step:
-        facts.append(["rate", f"{step.tokens_per_second:,.0f} tokens/s"])
+        rate = f"{step.tokens_per_second:,.0f} tokens/s"
+        facts.append(["rate", rate, "Tokens since the last logged step, by the time they took"])
         if not record.status.over:
-            facts.append(["left", duration(step.seconds_left)])
+            facts.append(["left", duration(step.seconds_left), "From the pace of the last steps"])
     if started:
-        facts.append(["on", f"{started.device}, {started.precision}"])
-        facts.append(["parameters", f"{started.parameters:,}"])
         share = started.trained_tokens / started.tokens if started.tokens else 0
-        facts.append(["trained tokens", f"{started.trained_tokens:,} an epoch ({share:.0%})"])
+        facts += [
+            ["on", f"{started.device}, {started.precision}", "Where the model computes, and how"],
+            ["parameters", f"{started.parameters:,}", "Of the model, added tokens included"],
+            [
+                "trained tokens",
+                f"{started.trained_tokens:,} an epoch ({share:.0%})",
+                f"Of {started.tokens:,} tokens in {started.train_rows:,} rows, padding left out",
+            ],
+        ]
     return facts
 
 

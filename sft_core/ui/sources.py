@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gradio.utils import get_upload_folder
 
 from sft_core import data
 from sft_core.catalogue import Origin, find
@@ -44,7 +44,7 @@ def unpack(text: str) -> DataConfig:
 
 def uploads() -> Path:
     """The only folder that a file chosen on the page comes from: Gradio's own."""
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+    return Path(get_upload_folder())
 
 
 def check_model(name: str, host: Host = HOST) -> None:

@@ -153,7 +153,7 @@ def test_a_reload_in_mid_run_and_a_second_tab_lose_nothing(
     other = visit(context, page.url, watched)
     open_tab(other, "train")
     wait_for_state(other, "Training")
-    expect(other.locator("#stop")).to_be_visible()
+    other.wait_for_selector("#losses .js-plotly-plot .scatterlayer .trace", timeout=60_000)
     began = time.monotonic()
     other.click("#stop")
     wait_for_state(other, "Stopp(ing|ed)", seconds=5)
@@ -176,7 +176,7 @@ def test_a_closed_tab_is_found_again_in_the_list_of_runs(
     expect(again.locator("#run-chip")).to_contain_text("none yet")
     again.click(f"#runs .run-item:has-text('{run}')")
     wait_for_state(again, "Training")
-    assert f"run={run}" in again.url
+    again.wait_for_function("(run) => location.search === `?run=${run}`", arg=run)
     stop(again)
 
 

@@ -216,7 +216,7 @@ def test_a_run_is_told_from_queue_to_end() -> None:
     record.add(Warned(code="w", message="Mind this."))
     value = run_view.status_value("r", record)
     assert (value["state"], value["share"]) == ("running", 0.25)
-    assert ["step", "10 of 40"] in value["facts"]
+    assert ["step", "10 of 40"] in [fact[:2] for fact in value["facts"]]
     assert value["notes"] == [{"level": "warning", "text": "Mind this."}]
     assert run_view.status_value("r", record, stopping=True)["state"] == "stopping"
     record.add(RunFinished(step=40, restored_step=30, seconds=75, run_dir="x"))

@@ -51,7 +51,7 @@
       bar.classList.toggle("waiting", value.share === 0 && !value.over);
       bar.firstElementChild.style.width = `${100 * value.share}%`;
       bar.setAttribute("aria-valuenow", share);
-      fill(facts, value.facts.map(([name, what]) => h("span", {}, h("span", { class: "quiet" }, name), " ", what)));
+      fill(facts, value.facts.map(([name, what, how]) => h("span", { title: how }, h("span", { class: "quiet" }, name), " ", what)));
       fill(notes, value.notes.map(({ level: grade, text: note }) => h("p", { class: `line line-${grade}` }, mark(grade), h("span", {}, note))));
     };
   };
