@@ -44,7 +44,8 @@ CATALOGUE: Final[tuple[Card, ...]] = (
     Card(
         name=BYTES_GPT,
         title="Byte-level GPT, random weights",
-        sentence="A tiny GPT-2 that starts knowing nothing; trains on a laptop in a minute.",
+        sentence="A tiny decoder in Llama's shape that starts knowing nothing and trains on a "
+        "laptop in a minute.",
         origin=Origin.RANDOM,
         tokenizer="bytes",
         template="inst-resp",

@@ -39,6 +39,7 @@ from sft_core.learner import Learner
 from sft_core.models import open_folder, save
 from sft_core.pace import never
 from sft_core.prepare import Row
+from sft_core.settings import Host
 from sft_core.train import train
 from sft_core.types import (
     Example,
@@ -389,6 +390,7 @@ import sys
 from pathlib import Path
 from sft_core.config import LabConfig
 from sft_core.events import StepLogged
+from sft_core.settings import Host
 from sft_core.train import train
 
 config = LabConfig.from_json(Path(sys.argv[1]).read_text())
@@ -523,3 +525,11 @@ def test_rows_in_memory_are_small() -> None:
 
     row = Row("r", array("i", range(256)), array("i", range(256)), 256, 0)
     assert sys.getsizeof(row.ids) + sys.getsizeof(row.labels) < 256 * 10
+
+
+def test_the_lesson_of_six_tasks_may_run_anywhere() -> None:
+    config = LabConfig.from_json((ROOT / "examples/six_tasks/run.json").read_text())
+    Host.from_environment({"SPACE_ID": "somebody/lab"}).check(config)
+    ready = prepared(config)[0]
+    assert ready is not None
+    assert (len(ready.train), len(ready.test), ready.bad_rows, ready.truncated) == (160, 40, 0, 0)

@@ -7,6 +7,7 @@ draws that; closing the page, reloading it or opening it twice changes nothing a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def follow(runs: Runs, run: str | None, drawn: int) -> tuple[Any, ...]:
         return (gr.skip(),) * FOLLOWED
     return (
         length,
-        f"{run} {record.status.over}",
+        f"{run} {record.status}",
         dumps(status_value(run, record, stopping=_stopping(runs, run))),
         dumps(live_plot.losses_value(record)),
         dumps(live_plot.scores_curve_value(record)),
@@ -132,14 +133,15 @@ def kept(runs: Runs, own: Sequence[str]) -> list[tuple[str, RunRecord]]:
 
 
 def held_out(runs: Runs, run: str | None, config: DataConfig) -> dict[str, Any]:
-    """The held-out rows of a run, or of the loaded data where there is no run yet."""
+    """The held-out rows of a run, or of the data that it will read where it has not come so far,
+    or of the loaded data where there is no run."""
     record = known_record(runs, run)
-    try:
-        if run and record:
+    if run and record:
+        config = record.config.data
+        with suppress(LabError):
             directory = runs.directory(run)
-            if rows := directory.test_rows():
-                return pairs_value(rows, directory.facts() or None)
-            config = record.config.data
+            return pairs_value(directory.test_rows(), directory.facts() or None)
+    try:
         loaded = rows_of(config)
     except LabError as error:
         return {"pairs": [], "more": 0, "empty": sentence(error)}

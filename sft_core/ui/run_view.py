@@ -257,14 +257,16 @@ def runs_value(
 
 def summary(record: RunRecord) -> str:
     """A run in one line: what was trained on what, and how far it came."""
-    config = record.config
-    parts = [described(config), f"{record.step:,} steps"]
+    status = record.status
+    if not status.over:
+        return f"{described(record.config)}, {status.value}"
+    parts = [described(record.config), f"{record.step:,} steps"]
     if scored := record.of(ScoreLogged):
         parts.append(f"{scored[-1].score.overall.share:.0%} exact")
     elif (best := record.best_eval) is not None:
         parts.append(f"eval loss {best.loss:.2f}")
-    if record.status is not RunStatus.FINISHED:
-        parts.append(record.status.value)
+    if status is not RunStatus.FINISHED:
+        parts.append(status.value)
     return ", ".join(parts)
 
 

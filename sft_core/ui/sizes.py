@@ -12,6 +12,7 @@ from sft_core.events import ModelMeasured, RunQueued
 from sft_core.jobs import SizeJob
 from sft_core.runs import Runs
 from sft_core.types import LabError
+from sft_core.ui.words import waiting
 
 _SOURCES: Final = {
     "config": "counted from its configuration",
@@ -49,11 +50,8 @@ def measure(runs: Runs, model: ModelConfig) -> Iterator[dict[str, object]]:
         try:
             for event in runs.ask(SizeJob(model)):
                 match event:
-                    case RunQueued(position=position):
-                        waiting = (
-                            f"Parameters are counted after {position} job{'s'[: position != 1]}"
-                        )
-                        yield {"text": f"{waiting} in the queue.", "busy": True}
+                    case RunQueued(position=position) if position:
+                        yield {"text": f"Counting parameters: {waiting(position)}", "busy": True}
                     case ModelMeasured():
                         size = event
         except LabError as error:

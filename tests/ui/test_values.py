@@ -19,6 +19,7 @@ from sft_core.events import (
     RunFinished,
     RunQueued,
     RunRecord,
+    RunStopped,
     SampleGenerated,
     Score,
     ScoreLogged,
@@ -291,8 +292,11 @@ def test_the_list_of_runs_tells_each_in_a_line() -> None:
     record.add(EvalLogged(step=2, loss=1.25, trained_tokens=9, best=True))
     value = run_view.runs_value([("abcd", record)], "abcd", now=record.events[0].time + 130)
     line = value["runs"][0]
-    assert line["text"] == "bytes-gpt on six-tasks, INST / RESP, 2 steps, eval loss 1.25, running"
+    assert line["text"] == "bytes-gpt on six-tasks, INST / RESP, running"
     assert line["when"] == "2 min ago"
+    record.add(RunStopped(step=2, reason="Stopped on request.", run_dir="r"))
+    told = run_view.summary(record)
+    assert told == "bytes-gpt on six-tasks, INST / RESP, 2 steps, eval loss 1.25, stopped"
 
 
 # -- compare ---------------------------------------------------------------------------------
