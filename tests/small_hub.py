@@ -85,4 +85,3 @@ def serve(root: Path) -> tuple[http.server.ThreadingHTTPServer, str, list[str]]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_port}", asked
-
