@@ -168,7 +168,7 @@ def test_other_rows_are_graded_as_they_are(run: RunDirectory) -> None:
 
 def test_a_run_that_never_read_its_rows_says_so(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path / "run", tiny())
-    with pytest.raises(DataError, match="no test rows"):
+    with pytest.raises(DataError, match="has not read its rows"):
         perform(EvaluateJob(directory.path, tiny()))
 
 
