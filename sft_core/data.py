@@ -191,7 +191,8 @@ def split(loaded: Loaded, config: DataConfig) -> Splits:
     Rows that the source holds out are the test rows; rows that it keeps for validation are the
     evaluation rows (``eval_rows`` of them), and then no training row is taken away. Evaluation
     rows are never test rows: the checkpoint that they choose must not have been chosen by the
-    test. Raises DataError where too few rows are left to train on.
+    test. Where ``eval_rows`` would take more than half of a small set, a fifth of it is taken.
+    Raises DataError where no row is left to train on.
     """
     # Python promises random() alone to be the same in every version, and shuffle() not.
     draw = random.Random(config.seed).random
@@ -202,12 +203,12 @@ def split(loaded: Loaded, config: DataConfig) -> Splits:
     if loaded.validation:
         evaluation = loaded.validation[: config.eval_rows]
     else:
-        evaluation, rest = tuple(rest[: config.eval_rows]), rest[config.eval_rows :]
+        count = config.eval_rows if config.eval_rows <= len(rest) // 2 else len(rest) // 5
+        evaluation, rest = tuple(rest[:count]), rest[count:]
     if not rest:
         raise DataError(
-            f"{loaded.name} has {len(loaded.examples)} usable rows, and eval_rows and test_rows "
-            f"take all of them ({config.eval_rows} and {config.test_rows}). Lower one of them, or "
-            "read more rows."
+            f"{loaded.name} has {len(loaded.examples)} usable rows, and all of them are held out "
+            f"for testing (test_rows is {config.test_rows}). Hold out fewer, or read more rows."
         )
     order = {id(example): at for at, example in enumerate(loaded.examples)}
     return Splits(tuple(sorted(rest, key=lambda it: order[id(it)])), evaluation, test)

@@ -78,7 +78,7 @@ def loss_curve(record: RunRecord) -> go.Figure:
         "xaxis": {"title": {"text": "step"}, "anchor": "y2", "rangemode": "tozero"},
         "yaxis": {"title": {"text": "loss"}, "domain": [0.34, 1], "rangemode": "tozero"},
         "yaxis2": {
-            "title": {"text": "rate"},
+            "title": {"text": "learning rate"},
             "domain": [0, 0.22],
             "rangemode": "tozero",
             "exponentformat": "e",

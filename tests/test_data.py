@@ -90,8 +90,14 @@ EXPECTED_TEST = ["row-9", "row-7", "row-11", "row-4"]
 
 
 def test_too_few_rows_to_train_on_are_refused() -> None:
-    with pytest.raises(DataError, match="eval_rows and test_rows take all"):
-        data.split(data.read_rows(ROWS), DataConfig("x", eval_rows=12, test_rows=8))
+    with pytest.raises(DataError, match="all of them are held out"):
+        data.split(data.read_rows(ROWS), DataConfig("x", test_rows=20))
+
+
+@pytest.mark.parametrize(("rows", "wanted", "taken"), [(4, 16, 0), (12, 16, 2), (20, 10, 10)])
+def test_a_small_set_keeps_most_of_its_rows_to_train_on(rows: int, wanted: int, taken: int) -> None:
+    parts = data.split(data.read_rows(ROWS[:rows]), DataConfig("x", eval_rows=wanted))
+    assert (len(parts.train), len(parts.eval)) == (rows - taken, taken)
 
 
 def test_the_built_in_set_keeps_its_160_and_40() -> None:

@@ -25,7 +25,7 @@ from sft_core.ui import (
     train,
 )
 from sft_core.ui.look import look
-from sft_core.ui.parts import next_steps
+from sft_core.ui.parts import introduction, next_steps
 from sft_core.ui.sources import Pick, rows_of
 from sft_core.ui.theme import theme
 from sft_core.ui.view import STATIC, script, stylesheets
@@ -56,6 +56,11 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
         chips, run_chip = header.build(seen, rows)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
             with gr.Tab("Data & Template", id="data", elem_id="tab-data"):
+                introduction(
+                    "See what supervised fine-tuning does: choose rows and a chat template, look "
+                    "at which tokens are trained and why, train a small model, and compare it with "
+                    "what it was. Everything is set to work as it is; start anywhere."
+                )
                 data = data_panel.build(config.data)
                 template = template_panel.build(config, seen)
                 next_steps(("tokens", "Look at its tokens"), ("train", "Train on these rows"))
@@ -66,6 +71,7 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
                 training = train.build(config, rows)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
                 comparison = compare.build(config, rows)
+        training.timer.render()
         page = Page(
             chips=chips,
             run_chip=run_chip,

@@ -91,7 +91,7 @@ def _facts_sentence(rows: Rows) -> str:
         return ""
     return (
         f"{unseen} of the {len(known)} held-out facts never stood in training. A model from "
-        "random weights cannot know those, so they are counted apart."
+        "random weights can only guess those, so they are counted apart."
     )
 
 

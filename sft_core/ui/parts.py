@@ -22,6 +22,11 @@ def heading(text: str, level: int = 2) -> gr.HTML:
     return gr.HTML(f"<h{level}>{text}</h{level}>", apply_default_css=False, padding=False)
 
 
+def introduction(text: str) -> gr.HTML:
+    """What the page is for, in its own words."""
+    return gr.HTML(f"<p>{text}</p>", elem_classes="introduction", apply_default_css=False)
+
+
 def next_steps(*steps: tuple[str, str]) -> gr.HTML:
     """Buttons to (tab, in these words), the likeliest first."""
     return view("next", {"steps": [{"tab": tab, "text": text} for tab, text in steps]})

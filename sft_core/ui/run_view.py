@@ -158,8 +158,8 @@ def _score_sentence(score: Score | None) -> str:
         return ""
     count, total = score.unseen.count, score.overall.count
     return (
-        f"{count} of these {total} facts never stood in training in any words. A model cannot "
-        "know those; the others it met in other words."
+        f"{count} of these {total} facts never stood in training in any words: there a model that "
+        "started from random weights can only guess. The others it met in other words."
     )
 
 

@@ -161,11 +161,12 @@ def build(train: TrainConfig) -> dict[str, Any]:
     """The controls in three groups: what, how, watch."""
     made: dict[str, Any] = {}
 
-    def number(name: str, label: str, *, fraction: bool = False, low: float = 0) -> None:
+    # No minimum: out of bounds, Gradio says so in a corner and names no field; ``Settings`` says
+    # which one it is, beside the button.
+    def number(name: str, label: str, *, fraction: bool = False) -> None:
         made[name] = gr.Number(
             getattr(train, name),
             label=label,
-            minimum=low,
             precision=None if fraction else 0,
             min_width=120,
             elem_id=f"set-{name.replace('_', '-')}",
@@ -185,9 +186,9 @@ def build(train: TrainConfig) -> dict[str, Any]:
     with gr.Row(elem_classes="pairwise"):
         number("epochs", "Epochs", fraction=True)
         maybe("max_steps", "or steps", "as epochs say")
-        number("batch_size", "Batch, rows", low=1)
-        number("accumulation", "Batches a step", low=1)
-        number("max_length", "Longest row, tokens", low=2)
+        number("batch_size", "Batch, rows")
+        number("accumulation", "Batches a step")
+        number("max_length", "Longest row, tokens")
     heading("How")
     with gr.Row(elem_classes="pairwise"):
         number("learning_rate", "Learning rate", fraction=True)

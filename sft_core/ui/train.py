@@ -59,6 +59,8 @@ class Tab:
 
 
 def build(config: LabConfig, rows: Rows) -> Tab:
+    """Lays the tab out. Its timer is left for the page to render outside of all tabs: inside one it
+    would stand still until that tab is opened, and with it the run in the line on top."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, elem_id="settings"):
             preset = gr.Dropdown(
@@ -120,6 +122,6 @@ def build(config: LabConfig, rows: Rows) -> Tab:
         run=gr.State(None),
         drawn=gr.State(-1),
         phase=gr.State(""),
-        timer=gr.Timer(POLL_SECONDS, active=False),
+        timer=gr.Timer(POLL_SECONDS, active=False, render=False),
         address=view("address", None, elem_id="address"),
     )
