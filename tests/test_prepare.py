@@ -100,8 +100,8 @@ def test_no_usable_row_is_an_error_that_names_one(tmp_path: Path) -> None:
 
 
 def test_too_few_rows_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="eval_rows"):
-        ready(configured(tmp_path, eval_rows=9))
+    with pytest.raises(DataError, match="test_rows"):
+        ready(configured(tmp_path, test_rows=10))
 
 
 def test_truncation_is_counted_and_told(tmp_path: Path) -> None:
