@@ -52,7 +52,8 @@ class DataConfig:
     ``columns`` maps the lab's names (instruction, input, output, system, messages, category,
     id, ...) to the data's columns where recognition should be corrected. ``rows`` limits how
     many rows are read. ``eval_rows`` and ``test_rows`` are drawn with ``seed``; a set that
-    brings its own held-out rows uses them as test rows.
+    brings its own held-out rows uses them as test rows, and a small set gives fewer eval rows
+    (see ``data.split``).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
