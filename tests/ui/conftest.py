@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from tests.browser import FLAGS, executable
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = ".view-chips .chip"
+CUT_OFF = re.compile(r"AbortError: signal is aborted|Connection errored out")
+"""What Gradio's script says of its open streams when their document is taken away."""
 
 
 @dataclass
@@ -107,6 +109,7 @@ class Watched:
     """What a page did that it should not do."""
 
     problems: list[str] = field(default_factory=list)
+    leaving: bool = False
 
     def follow(self, page: Page) -> None:
         page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
@@ -114,8 +117,18 @@ class Watched:
         page.on("request", self._request)
 
     def _console(self, message: object) -> None:
-        if getattr(message, "type", "") == "error":
-            self.problems.append(f"console: {getattr(message, 'text', '')}")
+        text = str(getattr(message, "text", ""))
+        cut_off = self.leaving and CUT_OFF.search(text)
+        if getattr(message, "type", "") == "error" and not cut_off:
+            self.problems.append(f"console: {text}")
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """While a document is taken away, its streams may say that they were cut off; whether
+        they do is a race between the browser and the server."""
+        self.leaving = True
+        yield
+        self.leaving = False
 
     def _request(self, request: object) -> None:
         url = str(getattr(request, "url", ""))

@@ -143,8 +143,9 @@ def test_a_reload_in_mid_run_and_a_second_tab_lose_nothing(
     page.click("#start")
     wait_for_state(page, "Training")
     page.wait_for_function("() => location.search.startsWith('?run=')")
-    page.reload()
-    page.wait_for_selector("#run-chip .chip")
+    with watched.left():
+        page.reload()
+        page.wait_for_selector("#run-chip .chip")
     expect(page.locator("#run-chip")).to_contain_text("step", timeout=20_000)
     expect(page.locator("#chips")).to_contain_text("(edited)")
     open_tab(page, "train")
