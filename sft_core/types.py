@@ -377,8 +377,10 @@ class Finding:
     """What is wrong, in a sentence that a learner understands, and the remedy.
 
     ``code`` is stable and kebab-case. ``tokens`` are positions in the example that was looked
-    at, ``rows`` the ids of the examples concerned. ``fixed_template`` is a whole corrected
-    template source where the remedy is mechanical.
+    at, ``rows`` the ids of the examples concerned. ``line`` and ``column`` (1-based) point into
+    the template's source where the fault is a place in it. Where the remedy is mechanical it is
+    here: ``fixed_template`` is a whole corrected template source, ``fixed_settings`` are values for
+    ``LabConfig.with_settings``, such as ``{"policy.end_of_turn": True}``.
     """
 
     code: str
@@ -388,6 +390,9 @@ class Finding:
     tokens: tuple[int, ...] = ()
     rows: tuple[str, ...] = ()
     fixed_template: str | None = None
+    fixed_settings: Mapping[str, Any] = field(default_factory=dict)
+    line: int | None = None
+    column: int | None = None
 
 
 def worst(findings: Sequence[Finding]) -> Severity | None:
