@@ -379,8 +379,8 @@ class Finding:
     ``code`` is stable and kebab-case. ``tokens`` are positions in the example that was looked
     at, ``rows`` the ids of the examples concerned. ``line`` and ``column`` (1-based) point into
     the template's source where the fault is a place in it. Where the remedy is mechanical it is
-    here: ``fixed_template`` is a whole corrected template source, ``fixed_settings`` are settings as
-    ``LabConfig.with_settings`` takes them, such as ``("policy.end_of_turn=true",)``.
+    here: ``fixed_template`` is a whole corrected template source, ``fixed_settings`` are what
+    ``LabConfig.with_settings`` takes, such as ``("policy.end_of_turn=true",)``.
     """
 
     code: str
