@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from sft_core import sandbox
 from sft_core.config import GenerateConfig, MaskPolicy
-from sft_core.encode import encode
+from sft_core.encode import encode, stop_sequences
 from sft_core.events import Answered, Side, TextGenerated
 from sft_core.generate import (
     UNDECODED,
@@ -25,7 +25,6 @@ from sft_core.generate import (
     compare,
     generate,
     prompt_ids,
-    stop_sequences,
 )
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
