@@ -1,14 +1,17 @@
-"""What the lab found, as plain JSON for other programs: a row as it would be trained on, an answer,
-an evaluation."""
+"""What the lab found, as plain JSON for other programs: a row as it would be trained on, what is
+wrong with a data set, an answer, an evaluation."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sft_core.config import MaskPolicy
-from sft_core.doctor import examine
+from sft_core.audit import Audit, audit
+from sft_core.config import GenerateConfig, MaskPolicy
+from sft_core.data import Loaded
+from sft_core.doctor import Findings, doctor, examine, unreadable_rows
 from sft_core.encode import encode, encode_prompt
 from sft_core.events import Answered, Score, Side
 from sft_core.formats import recognise, to_example
@@ -32,6 +35,35 @@ def examples(rows: Iterable[Any]) -> Iterator[Example | RowError]:
             yield error
         except LabError as error:
             yield RowError(id, str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What the doctor says of a data set in its setting, and the figures of the same rows."""
+
+    findings: Findings
+    audit: Audit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**self.findings.to_dict(), "audit": json.loads(self.audit.to_json())}
+
+
+def diagnosis(
+    data: Loaded,
+    template: Template,
+    tokenizer: Tokenizer,
+    policy: MaskPolicy,
+    generate_config: GenerateConfig,
+    max_length: int | None = None,
+) -> Diagnosis:
+    """A data set, examined and counted. Never raises for what is wrong with rows or template."""
+    found = doctor(
+        template, tokenizer, data.examples, policy, generate_config, max_length=max_length
+    )
+    bad = unreadable_rows([(row.row, row.message) for row in data.bad])
+    figures = audit(data.examples, template, tokenizer, policy, max_length)
+    return Diagnosis(Findings.sorted(found.rows, (*found.items, *bad)), figures)
 
 
 def row(

@@ -130,6 +130,85 @@ def test_wrong_options_leave_with_two(line: str, capsys: Out) -> None:
     assert "usage:" in capsys.readouterr().err
 
 
+# -- doctor -----------------------------------------------------------------------------------
+
+
+def doctor(*options: str) -> int:
+    return main(["doctor", "--tokenizer", "bytes", *options])
+
+
+SILENT = "{% for m in messages %}{{ m.role }}: {{ m.content }}<END>{% endfor %}"
+
+
+def test_doctor_is_content_with_the_default(capsys: Out) -> None:
+    assert doctor("--template", "inst-resp", "--data", "six-tasks") == 0
+    shown = capsys.readouterr().out
+    assert "No finding." in shown
+    assert "160 rows, 0 failed" in shown
+
+
+def test_doctor_names_an_error_with_its_remedy_and_fails(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA, ALPACA | {"instruction": "Again"})
+    template = tmp_path / "silent.jinja"
+    template.write_text(SILENT)
+    assert doctor("--template", str(template), "--data", file) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("ERROR    missing-generation-prompt")
+    assert "In 2 of 2 rows (100.0%)" in shown
+    assert "rows: row-1, row-2" in shown
+    assert doctor("--template", str(template), "--data", file, "--json") == 1
+    [report] = printed(capsys)
+    assert report["rows"] == 2
+    assert report["worst"] == "error"
+    assert report["audit"]["rows"] == 2
+    [silent] = [it for it in report["findings"] if it["code"] == "missing-generation-prompt"]
+    mended = tmp_path / "mended.jinja"
+    mended.write_text(silent["fixed_template"])
+    assert doctor("--template", str(mended), "--data", file) == 0
+
+
+def test_doctor_passes_with_warnings(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", BAD, ALPACA, BAD)
+    assert doctor("--template", "chatml", "--data", file, "--json") == 0
+    [report] = printed(capsys)
+    found = {it["code"]: it for it in report["findings"]}
+    assert report["worst"] == "warning"
+    assert found["row-unreadable"]["rows"] == ["row-1", "row-3"]
+    assert found["marker-split"]["fixed_settings"] == ["model.missing_tokens=add"]
+    options = ("--data", file, "--json", "--add-tokens", "--stop", "<END>")
+    assert doctor("--template", "chatml", *options) == 0
+    found = {it["code"]: it for it in printed(capsys)[0]["findings"]}
+    assert "marker-split" not in found
+    assert "'<END>'" in found["stop-differs"]["message"]
+
+
+def test_doctor_reports_a_template_that_cannot_be_read(tmp_path: Path, capsys: Out) -> None:
+    template = tmp_path / "broken.jinja"
+    template.write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    options = ("--data", "six-tasks", "--json", "--add-tokens")
+    assert doctor("--template", str(template), *options) == 1
+    [report] = printed(capsys)
+    [finding] = report["findings"]
+    assert (finding["code"], finding["line"], finding["column"]) == ("template-syntax", 2, 14)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--template", "inst-resp", "--data", "no-such-file.jsonl"),
+        ("--template", "no-such-preset", "--data", "six-tasks"),
+        ("--template", "tokenizer", "--data", "six-tasks"),
+        ("--template", "inst-resp", "--data", "six-tasks", "--rows", "0"),
+        ("--template", "inst-resp", "--data", "six-tasks", "--stop", ""),
+    ],
+)
+def test_doctor_knows_wrong_usage(options: tuple[str, ...], capsys: Out) -> None:
+    assert doctor(*options) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("sft_core: ")
+    assert told.out == ""
+
+
 # -- train ------------------------------------------------------------------------------------
 
 

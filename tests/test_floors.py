@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "train",
     ),
     ("disk", "rundir", "compute", "jobs", "zerogpu", "worker", "jobqueue", "runs", "export"),
-    ("console", "reports", "cli", "__main__", "ui"),
+    ("reports", "console", "cli", "__main__", "ui"),
 )
 TENSOR_LIBRARIES = {"torch", "transformers", "accelerate", "peft"}
 

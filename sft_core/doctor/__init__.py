@@ -21,14 +21,14 @@ survey    the findings of many rows as one
 from __future__ import annotations
 
 from sft_core.config import GenerateConfig, MaskPolicy
-from sft_core.doctor import remedies, survey
+from sft_core.doctor import remedies
 from sft_core.doctor.case import Setting
 from sft_core.doctor.checks import CHECKS, look
-from sft_core.doctor.survey import Findings, doctor
+from sft_core.doctor.survey import Findings, doctor, unreadable_rows
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import Example, Finding, Template
 
-__all__ = ["CHECKS", "Findings", "doctor", "examine", "survey"]
+__all__ = ["CHECKS", "Findings", "doctor", "examine", "unreadable_rows"]
 
 
 def examine(

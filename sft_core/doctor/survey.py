@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -47,6 +47,11 @@ class Findings:
 
     rows: int = 0
     items: tuple[Finding, ...] = ()
+
+    @classmethod
+    def sorted(cls, rows: int, items: Iterable[Finding]) -> Findings:
+        order = list(Severity)
+        return cls(rows, tuple(sorted(items, key=lambda it: order.index(it.severity))))
 
     @property
     def worst(self) -> Severity | None:
@@ -103,8 +108,24 @@ def doctor(
             break
     items = [_one(fault, rows, setting) for fault in faults.values()]
     items += _refused_orders(setting) if rows else []
-    order = list(Severity)
-    return Findings(rows, tuple(sorted(items, key=lambda it: order.index(it.severity))))
+    return Findings.sorted(rows, items)
+
+
+def unreadable_rows(bad: Sequence[tuple[str, str]]) -> tuple[Finding, ...]:
+    """Rows of a source that are no conversation, as (id, why): one finding, or none."""
+    if not bad:
+        return ()
+    rows, reasons = zip(*bad, strict=True)
+    many = f"{len(bad)} rows cannot be read; the first: " if len(bad) > 1 else ""
+    return (
+        Finding(
+            "row-unreadable",
+            Severity.WARNING,
+            many + reasons[0],
+            "Mend or drop these rows; the others are used.",
+            rows=rows,
+        ),
+    )
 
 
 def _one(fault: _Fault, rows: int, setting: Setting) -> Finding:
