@@ -97,7 +97,7 @@ def look(config: LabConfig, example: Example) -> Look:
 def _open(seen: Look) -> Look:
     tokenizer = load_tokenizer(find(seen.config.model.name).tokenizer)
     seen = replace(seen, tokenizer=tokenizer)
-    template = templates.resolve(seen.config.template, tokenizer)
+    template = templates.resolve(seen.config.template, tokenizer, tools=bool(seen.example.tools))
     missing = missing_tokens(template, tokenizer)
     seen = replace(seen, template=template, missing=missing)
     if missing and seen.config.model.missing_tokens is MissingTokens.ADD:
@@ -146,6 +146,7 @@ def _findings(seen: Look) -> tuple[Finding, ...]:
             seen.example,
             seen.config.policy,
             limit(seen.config),
+            seen.config.generate,
         )
     except LabError as error:
         return own or (_as_finding(error),)
