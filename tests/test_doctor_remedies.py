@@ -141,6 +141,11 @@ def test_the_share_of_truncated_rows_is_given() -> None:
     [cut] = [it for it in found.items if it.code == "truncated"]
     assert cut.rows == ("long",)
     assert "1 of 4 rows (25.0%)" in cut.message
+    longer = replace(chat(("user", "Hi"), ("assistant", "word " * 90)), id="longer")
+    found = doctor(preset("chatml"), byte_level(), [long, longer], POLICY, max_length=50)
+    [cut] = [it for it in found.items if it.code == "truncated"]
+    length = len(encoded(preset("chatml"), byte_level(), longer))
+    assert cut.fixed_settings == (f"train.max_length={length}",)
 
 
 def test_one_row_is_worded_as_one() -> None:

@@ -84,8 +84,8 @@ def tools_dropped(case: Case) -> Found:
         yield Finding(
             "tools-dropped",
             Severity.WARNING,
-            f"The row offers {len(names)} tools ({', '.join(names)[:SHOWN]}), and the template "
-            "prints none of them: the model would call what it has never been told of.",
+            f"The row offers tools ({', '.join(names)[:SHOWN]}), and the template prints none of "
+            "them: the model would call what it has never been told of.",
             "Choose a template that prints tools, such as the tokenizer's own.",
         )
 

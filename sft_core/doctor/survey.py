@@ -26,6 +26,7 @@ GIVEN_UP_AFTER: Final = 3
 """Rows in a row at which the template fails before the rest is not tried any more, as long as no
 row has passed."""
 
+LENGTH: Final = "train.max_length"
 _TALK: Final = (Message("user", "Hi."), Message("assistant", "Hello."))
 ORDERS: Final[dict[str, tuple[Message, ...]]] = {
     "a user turn and an answer": _TALK,
@@ -73,6 +74,14 @@ class _Fault:
     first: Finding
     example: Example
     rows: list[str] = field(default_factory=list)
+    longest: int = 0  # what max_length would have to be, where that is the remedy
+
+    def add(self, finding: Finding, row: str) -> None:
+        self.rows.append(row)
+        for setting in finding.fixed_settings:
+            name, _, value = setting.partition("=")
+            if name == LENGTH:
+                self.longest = max(self.longest, int(value))
 
 
 def doctor(
@@ -101,7 +110,7 @@ def doctor(
         found = look(setting, example)
         for finding in found:
             fault = faults.setdefault(finding.code, _Fault(finding, example))
-            fault.rows.append(example.id)
+            fault.add(finding, example.id)
         failed = any(finding.code == "template-fails" for finding in found)
         failing = failing + 1 if failed and failing == rows - 1 else -1
         if failing == GIVEN_UP_AFTER:
@@ -134,6 +143,13 @@ def _one(fault: _Fault, rows: int, setting: Setting) -> Finding:
         share = len(fault.rows) / rows
         seen = f"In {len(fault.rows)} of {rows} rows ({share:.1%}), first in {fault.example.id}: "
         finding = replace(finding, message=seen + finding.message)
+    if fault.longest and rows > 1:
+        finding = replace(
+            finding,
+            remedy=f"Raise max_length to {fault.longest} to keep all of these rows, or drop the "
+            "longest.",
+            fixed_settings=(f"{LENGTH}={fault.longest}",),
+        )
     return remedies.with_remedies((finding,), setting, fault.example, look)[0]
 
 
