@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sft_core.config import GenerateConfig, LabConfig, MaskPolicy, TrainOn
-from sft_core.doctor import Findings, doctor, examine
+from sft_core.doctor import Findings, doctor, examine, unreadable_rows
 from sft_core.encode import missing_tokens
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import Tokenizer, load_tokenizer
@@ -208,3 +208,13 @@ def test_no_preset_is_called_wrong_on_plain_conversations(name: str) -> None:
     found = doctor(preset(name), tokenizer, [PAIR, TURNS], POLICY)
     assert found.worst in (None, Severity.INFO) or name == "plain"
     assert found.worst is not Severity.ERROR
+
+
+def test_rows_that_are_no_conversation_are_one_finding() -> None:
+    assert unreadable_rows([]) == ()
+    [one] = unreadable_rows([("row-3", "Row row-3 has no answer.")])
+    assert one.message == "Row row-3 has no answer."
+    [many] = unreadable_rows([("row-3", "Row row-3 has no answer."), ("row-9", "It is empty.")])
+    assert many.code == "row-unreadable"
+    assert many.rows == ("row-3", "row-9")
+    assert many.message.startswith("2 rows cannot be read; the first: Row row-3")
