@@ -100,6 +100,12 @@ def test_an_end_of_turn_left_as_text_is_a_sequence() -> None:
     assert stop_sequences(preset("chatml"), tokenizer)[0] == tuple(b"<|im_end|>")
 
 
+def test_chosen_stop_tokens_stand_instead_of_what_was_taught() -> None:
+    tokenizer = load_tokenizer("bytes")
+    chosen = stop_sequences(preset("inst-resp"), tokenizer, ("<INST>", "ab"))
+    assert chosen == ((tokenizer.token_to_id("<INST>"),), tuple(b"ab"))
+
+
 # -- one answer -------------------------------------------------------------------------------
 
 
