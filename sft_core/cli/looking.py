@@ -119,8 +119,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     try:
         tokenizer = load_tokenizer(arguments.tokenizer)
         data = load(DataConfig(source=arguments.data, rows=arguments.rows, eval_rows=0))
-        tools = any(example.tools for example in data.examples)
-        template = resolve(_template(arguments.template), tokenizer, tools=tools)
+        template = resolve(_template(arguments.template), tokenizer)
         stop = GenerateConfig(stop_tokens=tuple(arguments.stop))
     except LabError as error:
         return complain(error, USAGE)

@@ -97,7 +97,7 @@ def look(config: LabConfig, example: Example) -> Look:
 def _open(seen: Look) -> Look:
     tokenizer = load_tokenizer(find(seen.config.model.name).tokenizer)
     seen = replace(seen, tokenizer=tokenizer)
-    template = templates.resolve(seen.config.template, tokenizer, tools=bool(seen.example.tools))
+    template = templates.resolve(seen.config.template, tokenizer)
     missing = missing_tokens(template, tokenizer)
     seen = replace(seen, template=template, missing=missing)
     if missing and seen.config.model.missing_tokens is MissingTokens.ADD:
