@@ -36,6 +36,7 @@ from sft_core.events import (
 from sft_core.export import export
 from sft_core.jobs import CompareJob, EvaluateJob
 from sft_core.readers import read_file
+from sft_core.rivals import RIVALS
 from sft_core.rundir import CONFIG, RunDirectory, execute
 from sft_core.runs import new_id
 from sft_core.settings import HOST
@@ -94,7 +95,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
         try:
             if isinstance(example, RowError):
                 raise example
-            _print_json(reports.row(example, template, tokenizer, policy, arguments.max_length))
+            _print_json(
+                reports.row(
+                    example, template, tokenizer, policy, arguments.max_length, arguments.rival
+                )
+            )
         except LabError as error:
             failed = True
             id = example.row if isinstance(example, RowError) else example.id
@@ -310,6 +315,9 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
         "--no-end-of-turn", action="store_true", help="leave ends of turn untrained"
     )
     parser.add_argument("--max-length", type=int, metavar="TOKENS")
+    parser.add_argument(
+        "--rival", choices=list(RIVALS), help="also say what another masker would train, and why"
+    )
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:

@@ -43,6 +43,11 @@ def _apart(sides: Sides, patch: Patch, lab: str, theirs: str) -> str:
         return f"The prompt alone gives {theirs} here, and generation sends {lab}."
     if sides.mask.text[size:] not in sides.answer(known.message):
         return reworded(sides)
+    if not patch.lab:
+        return (
+            f"Tokenised apart, the answer gets {theirs} in front, as a text of its own does; "
+            "behind its prompt it has none."
+        )
     return (
         f"Tokenised apart, the answer gives {theirs} as at the start of a text; behind its prompt "
         f"it is {lab}."
