@@ -232,7 +232,7 @@ def test_two_answers_in_a_row_shift_every_later_pair() -> None:
     told = against("marker-search", TIGHT, *messages).told(Kind.TRAINS_OTHER)
     (header,) = [it for it in told if it.startswith("An assistant marker is masked only behind")]
     assert told[header][0] == "<|im_start|>assistant\n"
-    (shifted,) = [it for it in told if "two answers follow each other" in it]
+    (shifted,) = [it for it in told if "two answers follow each other before" in it]
     assert told[shifted] == ["<|im_start|>user\nd<|im_end|>"]
 
 
@@ -356,7 +356,7 @@ def test_a_space_is_put_before_an_answer_that_stands_alone() -> None:
         "tokenise-apart", source, user("Who"), assistant("Paris"), tokenizer=metaspace("first")
     )
     sentence, _ = found.one(Kind.OTHER_IDS)
-    assert sentence.startswith("Tokenised apart, the answer gives ' ")
+    assert sentence.startswith("Tokenised apart, the answer gets ' ' in front")
 
 
 def test_an_answer_that_the_template_rewords_is_not_what_is_tokenised() -> None:

@@ -13,7 +13,7 @@ def sentence(sides: Sides, patch: Patch) -> str:
     said = [index for index in patch.lab if index in forged]
     if said:
         token = sides.lab[said[0]]
-        text = quoted(sides.text[patch.start : patch.end])
+        text = quoted(sides.text[patch.start : patch.end].strip())
         return (
             f"{turn(sides, token.owner).capitalize()} says {text}, which becomes the real special "
             "token: whoever writes a row can open and end turns."

@@ -122,11 +122,18 @@ def nothing(sides: Sides) -> str:
 
 def extra(sides: Sides, run: Run) -> str:
     search = _Search(sides)
+    role = None if run.message is None else sides.rendered.roles[run.message]
+    if (sentence := _astray(search, run.start)) is not None:
+        return sentence
+    if role == "user" and _slipped(search, run.start) > 0:
+        return (
+            "Markers are paired by number, and two answers follow each other before: from there "
+            "on each user marker is paired with an earlier answer, and masks nothing."
+        )
     starts = [at for _, at in sides.rendered.answer_starts() if at > run.start]
     if (sentence := _astray(search, min(starts, default=len(sides.text)))) is not None:
         return sentence
     users = search.places(search.user)
-    role = None if run.message is None else sides.rendered.roles[run.message]
     if not users or run.start < users[0]:
         what = f"{role} turn" if role not in (None, "user") else "text"
         return f"Nothing is masked before the first user marker, so the {what} there is trained."
@@ -142,11 +149,6 @@ def extra(sides: Sides, run: Run) -> str:
         return (
             f"The search knows user and assistant turns only, so a {role} turn counts as a part "
             "of the answer before it."
-        )
-    if _slipped(search, run.start) > 0:
-        return (
-            "Markers are paired by number, and two answers follow each other here: from there "
-            "on each user marker is paired with an earlier answer, and masks nothing."
         )
     if not any(at > run.start for at in search.places(search.answer)):
         return "No assistant marker follows this turn, so nothing says where a mask would end."
@@ -166,7 +168,7 @@ def missed(sides: Sides, run: Run) -> str:
         return sentence
     if _slipped(search, run.start) < 0:
         return (
-            "Markers are paired by number, and two user turns follow each other here: from there "
+            "Markers are paired by number, and two user turns follow each other: from there "
             "on each mask reaches to a later answer, across this one."
         )
     return "It stands between a user marker and the assistant marker of the same number."
