@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sft_core import rivals
 from sft_core.rivals import RIVALS, Kind, Rival, RivalMask
-from sft_core.types import LabError, Token
+from sft_core.types import LabError, LimitError, Token
 from sft_core.ui.look import Look, look
 from sft_core.ui.session import Choices, contract, conversation, sentence
 from sft_core.ui.token_view import fingerprint
@@ -16,6 +16,8 @@ from sft_core.ui.view import dumps
 
 NONE: Final = ""
 CHOICES: Final = [("None", NONE), *((rival.title, name) for name, rival in RIVALS.items())]
+MOST_READ: Final = 2_000_000
+"""Characters times answers: about what a prefix length reads, at 1.5 s a million."""
 _SAME: Final = "It trains exactly what the lab trains in this conversation."
 _SIGNS: Final[Mapping[Kind, str]] = {
     Kind.TRAINS_OTHER: "extra",
@@ -39,11 +41,17 @@ def oppose(choices: Choices, name: str | None) -> str:
 
 def rival_value(seen: Look, rival: Rival) -> dict[str, Any]:
     """The rival's differences on one conversation. Raises the LabError that kept the lab from
-    encoding it, or the rival from trying."""
+    encoding it, or LimitError where the page would wait too long."""
     if seen.encoded is None or seen.rendered is None:
         raise seen.error or LabError("There is nothing to compare with: no tokens were made.")
     assert seen.template is not None
     assert seen.tokenizer is not None
+    answers = sum(role == "assistant" for role in seen.rendered.roles)
+    if len(seen.rendered.text) * answers > MOST_READ:
+        raise LimitError(
+            "This conversation is too long to compare methods on the page: some read it anew for "
+            "each answer. Choose a shorter one, or use inspect with --rival on the command line."
+        )
     policy = seen.config.policy
     made = rivals.mask(rival.name, seen.template, seen.example, seen.tokenizer, policy)
     differences = rivals.compare(seen.encoded, seen.rendered, made)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from sft_core.config import LabConfig
 from sft_core.rivals import RIVALS, find
-from sft_core.types import LabError, Message
+from sft_core.types import LabError, LimitError, Message
 from sft_core.ui import rival_view
 from sft_core.ui.look import look
 from sft_core.ui.session import Choices, preset_source
@@ -65,6 +65,9 @@ def test_what_cannot_be_compared_says_why() -> None:
     broken = opposed("marker-search", source="{% for m in %}")
     assert broken["error"]
     seen = look(contract(), FIRST)
+    long = replace(FIRST, messages=FIRST.messages * 40 + (Message("user", "x" * 60_000),))
+    with pytest.raises(LimitError, match="too long to compare"):
+        rival_view.rival_value(look(contract(), long), find("prefix-length"))
     with pytest.raises(LabError):
         rival_view.rival_value(replace(seen, encoded=None), find("marker-search"))
 
