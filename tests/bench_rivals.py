@@ -3,51 +3,50 @@
 Over the lab's presets and the tests' odd templates, each with the tests' conversations: the share
 of pairs in which a rival does exactly the same; in which it trains the same characters, whatever
 the ids; in which it trains the same but for what stands between an answer's end and the next turn;
-and, for the rest, what goes wrong, by kind. Any tokenizer can be measured: a built-in name or a
-folder.
+and, for the rest, what goes wrong, by kind. Any tokenizer can be measured, a built-in name or a
+folder, and any data file instead of the tests' conversations.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from sft_core import sandbox
-from sft_core.config import MaskPolicy
+from sft_core import data, sandbox
+from sft_core.config import DataConfig, MaskPolicy
 from sft_core.encode import encode
 from sft_core.rivals import RIVALS, Difference, Kind, compare, mask
-from sft_core.templates import PRESETS
+from sft_core.templates import PRESETS, find_preset
 from sft_core.tokenizer import Tokenizer, load_tokenizer
-from sft_core.types import LabError, Template
+from sft_core.types import Example, LabError, Template
 from tests.sample_templates import DIALOGUE, SAMPLES, examples
 
 BEHIND = "behind the end of the turn"
-Pair = tuple[str, tuple[Difference, ...]]
 
 
-def pairs(tokenizer: Tokenizer, name: str, own: bool) -> Iterator[Pair]:
-    """(conversation, differences) for each pair that the lab itself can encode."""
-    sources = {preset.name: preset.source for preset in PRESETS.values()} | SAMPLES
-    chosen = dict(tokenizer.chat_templates) if own else sources
-    for source in chosen.values():
+def pairs(
+    tokenizer: Tokenizer, name: str, sources: Sequence[str], rows: Sequence[Example]
+) -> Iterator[tuple[Difference, ...]]:
+    """The differences of each pair that the lab itself can encode."""
+    for source in sources:
         template = Template("t", source)
-        for example in [*examples(), DIALOGUE]:
+        for example in rows:
             try:
                 rendered = sandbox.render(template, example, tokenizer.special_tokens)
                 encoded = encode(rendered, tokenizer, MaskPolicy())
                 made = mask(name, template, example, tokenizer, MaskPolicy())
             except LabError:
                 continue
-            yield example.id, compare(encoded, rendered, made)
+            yield compare(encoded, rendered, made)
 
 
-def measure(tokenizer: Tokenizer, own: bool) -> None:
-    print(f"\n{tokenizer.name}, {'its own template' if own else 'presets and samples'}")
+def measure(tokenizer: Tokenizer, sources: Sequence[str], rows: Sequence[Example]) -> None:
+    print(f"\n{tokenizer.name}: {len(sources)} templates, {len(rows)} conversations")
     head = f"{'':16s}{'pairs':>7s}{'same':>8s}{'labels':>8s}{'almost':>8s}"
     print(f"{head}   what goes wrong, % of pairs")
     for name in RIVALS:
-        found = [differences for _, differences in pairs(tokenizer, name, own)]
+        found = list(pairs(tokenizer, name, sources, rows))
         if not found:
             print(f"{name:16s}{0:7d}")
             continue
@@ -66,9 +65,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tokenizers", nargs="*", default=["smollm2-135m-instruct", "bytes"])
     parser.add_argument("--own", action="store_true", help="the tokenizers' own templates instead")
+    parser.add_argument("--preset", help="this template only")
+    parser.add_argument("--rows", help="a data file instead of the tests' conversations")
+    parser.add_argument("--limit", type=int, default=300, help="rows of it")
     chosen = parser.parse_args()
+    rows = [*examples(), DIALOGUE]
+    if chosen.rows:
+        rows = list(data.load(DataConfig(chosen.rows, rows=chosen.limit)).examples)
+    presets = [preset.source for preset in PRESETS.values()]
+    sources = (
+        [find_preset(chosen.preset).source] if chosen.preset else [*presets, *SAMPLES.values()]
+    )
     for name in chosen.tokenizers:
-        measure(load_tokenizer(name), chosen.own)
+        tokenizer = load_tokenizer(name)
+        own = list(tokenizer.chat_templates.values())
+        measure(tokenizer, own if chosen.own else sources, rows)
 
 
 if __name__ == "__main__":

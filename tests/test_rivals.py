@@ -232,14 +232,14 @@ def test_two_answers_in_a_row_shift_every_later_pair() -> None:
     told = against("marker-search", TIGHT, *messages).told(Kind.TRAINS_OTHER)
     (header,) = [it for it in told if it.startswith("An assistant marker is masked only behind")]
     assert told[header][0] == "<|im_start|>assistant\n"
-    (shifted,) = [it for it in told if "two answers follow each other before" in it]
+    (shifted,) = [it for it in told if it.startswith("More assistant than user markers")]
     assert told[shifted] == ["<|im_start|>user\nd<|im_end|>"]
 
 
 def test_two_questions_in_a_row_mask_an_answer() -> None:
     messages = (user("a"), user("b"), assistant("c"), user("d"), assistant("e"))
     found = against("marker-search", TIGHT, *messages)
-    assert "two user turns follow each other" in found.one(Kind.MISSES_ANSWER)[0]
+    assert found.one(Kind.MISSES_ANSWER)[0].startswith("More user than assistant markers")
     assert found.one(Kind.MISSES_ANSWER)[1] == ["c"]
     assert found.one(Kind.MISSES_END)[1] == ["<|im_end|>"]
 

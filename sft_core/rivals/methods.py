@@ -1,7 +1,8 @@
 """The maskers by name, and what each would train of a conversation.
 
 All three render in the sandbox as the lab does, and tokenise the text that they get in one go, as
-their authors do: none knows where an answer starts before it has the ids.
+their authors do: none knows where an answer starts before it has the ids. What a tokenizer's
+post-processor would add in front, such as a second BOS, is left out here as everywhere in the lab.
 """
 
 from __future__ import annotations

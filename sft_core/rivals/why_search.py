@@ -127,8 +127,8 @@ def extra(sides: Sides, run: Run) -> str:
         return sentence
     if role == "user" and _slipped(search, run.start) > 0:
         return (
-            "Markers are paired by number, and two answers follow each other before: from there "
-            "on each user marker is paired with an earlier answer, and masks nothing."
+            "More assistant than user markers stand before this turn, and they are paired by "
+            "number: its own is paired with an earlier answer's, and masks nothing."
         )
     starts = [at for _, at in sides.rendered.answer_starts() if at > run.start]
     if (sentence := _astray(search, min(starts, default=len(sides.text)))) is not None:
@@ -168,8 +168,8 @@ def missed(sides: Sides, run: Run) -> str:
         return sentence
     if _slipped(search, run.start) < 0:
         return (
-            "Markers are paired by number, and two user turns follow each other: from there "
-            "on each mask reaches to a later answer, across this one."
+            "More user than assistant markers stand before this answer, and they are paired by "
+            "number: a mask reaches across it to a later one."
         )
     return "It stands between a user marker and the assistant marker of the same number."
 

@@ -19,6 +19,7 @@ SFT.rival = (() => {
   /** Marks one chip. `key` is that of the tokens which it belongs to. */
   function mark(chip, index, key) {
     const signs = shown && shown.key === key ? marks.get(index) : null;
+    if (!signs && !chip.dataset.rival) return;
     for (const sign of ORDER) chip.classList.toggle(`rv-${sign}`, Boolean(signs && signs.has(sign)));
     if (signs) chip.dataset.rival = ORDER.filter((sign) => signs.has(sign)).map((sign) => SIGNS[sign].glyph).join("");
     else delete chip.dataset.rival;
