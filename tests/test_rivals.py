@@ -439,3 +439,13 @@ def test_markers_in_words_break_with_what_stands_beside_them() -> None:
     asked = (user("What is the capital?"), assistant("Paris."))
     assert against("marker-search", mistral, *asked, tokenizer=smol).differences == ()
     assert against("prefix-length", mistral, *asked, tokenizer=smol).differences == ()
+
+
+@pytest.mark.model
+def test_a_token_across_the_border_may_be_trained_with_the_prompt_s_end() -> None:
+    smol = load_tokenizer("smollm2-135m-instruct")
+    asked = (user('He said "Why?"'), assistant('"Because."'))
+    found = against("prefix-length", PRESETS["plain"].source, *asked, tokenizer=smol)
+    sentence, places = found.one(Kind.TRAINS_OTHER)
+    assert sentence.startswith("In the whole text '\"\"' is one token, which holds the end of")
+    assert places == ['"']

@@ -137,6 +137,11 @@ def _prefix(sides: Sides, run: Run) -> str:
             f"The prompt of {here} alone is {tokens(known.start)}, but {inside} in the whole "
             f"text{cause}: the mask reaches {far}."
         )
+    if crossing and crossing[0][0] <= run.start < border:
+        return (
+            f"In the whole text {quoted(sides.text[slice(*crossing[0])])} is one token, which "
+            "holds the end of the prompt and the start of the answer and is trained whole."
+        )
     return (
         f"The conversation up to {here} is {tokens(known.end)} when it ends there; in the whole "
         "text that turn ends at another token."
