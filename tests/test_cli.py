@@ -90,6 +90,24 @@ def test_inspect_takes_a_template_of_one_s_own(tmp_path: Path, capsys: Out) -> N
     assert set(row) == {"id", "error"}
 
 
+def test_inspect_says_what_a_rival_would_train(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA)
+    options = ("--template", "inst-resp", "--input", file, "--rival")
+    assert inspect(*options, "prefix-length") == 0
+    (row,) = printed(capsys)
+    assert row["rival"]["differences"] == []
+    assert row["rival"]["labels"] == row["labels"]
+    assert inspect(*options, "tokenise-apart") == 0
+    (row,) = printed(capsys)
+    (difference,) = row["rival"]["differences"]
+    assert row["rival"]["text"] == "<INST>Say hi<RESP>Hi."
+    assert difference["kind"] == "misses-end"
+    assert "without the '<END>'" in difference["sentence"]
+    (place,) = difference["places"]
+    assert row["text"][slice(*place)] == "<END>"
+    assert [row["labels"][at] for at in difference["tokens"]] == [row["ids"][-1]]
+
+
 def test_inspect_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     line = json.dumps(ALPACA).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
@@ -122,7 +140,9 @@ def test_inspect_knows_wrong_usage(
     assert "Traceback" not in said.err
 
 
-@pytest.mark.parametrize("line", ["", "inspect", "inspect --policy nobody", "trian", "compare"])
+@pytest.mark.parametrize(
+    "line", ["", "inspect", "inspect --policy nobody", "inspect --rival x", "trian", "compare"]
+)
 def test_wrong_options_leave_with_two(line: str, capsys: Out) -> None:
     with pytest.raises(SystemExit) as left:
         main(line.split())

@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "sandbox",
         "reasons",
         "encode",
+        "rivals",
         "doctor",
         "audit",
         "plots",

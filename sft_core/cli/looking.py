@@ -20,6 +20,7 @@ from sft_core.config import (
 from sft_core.data import load
 from sft_core.encode import missing_tokens
 from sft_core.readers import read_file
+from sft_core.rivals import RIVALS
 from sft_core.templates import resolve
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import ConfigError, LabError, RowError, Severity
@@ -31,6 +32,9 @@ def add_commands(command: AddCommand) -> None:
     _setting(inspected)
     inspected.add_argument(
         "--input", required=True, metavar="ROWS", help='a JSONL file; "-" reads stdin'
+    )
+    inspected.add_argument(
+        "--rival", choices=list(RIVALS), help="also say what another masker would train, and why"
     )
     examined = command(doctor, "Say what is wrong before a minute is spent on training.")
     _setting(examined)
@@ -82,7 +86,11 @@ def inspect(arguments: argparse.Namespace) -> int:
         try:
             if isinstance(example, RowError):
                 raise example
-            print_json(reports.row(example, template, tokenizer, policy, arguments.max_length))
+            print_json(
+                reports.row(
+                    example, template, tokenizer, policy, arguments.max_length, arguments.rival
+                )
+            )
         except LabError as error:
             failed = True
             id = example.row if isinstance(example, RowError) else example.id

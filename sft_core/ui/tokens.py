@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from sft_core.ui import rival_view
 from sft_core.ui.look import Look
 from sft_core.ui.sources import PARTS, Pick, Rows
 from sft_core.ui.view import view
@@ -16,6 +17,8 @@ from sft_core.ui.view import view
 class Tab:
     stepper: gr.HTML
     inspector: gr.HTML
+    rival: gr.Dropdown
+    differences: gr.HTML
 
 
 def stepper_value(rows: Rows, pick: Pick, seen: Look) -> dict[str, Any]:
@@ -40,5 +43,15 @@ def _limits(seen: Look) -> str:
 
 def build(rows: Rows, seen: Look) -> Tab:
     stepper = view("stepper", stepper_value(rows, Pick(), seen), events=["pick"], elem_id="stepper")
+    with gr.Row(elem_classes="inline", elem_id="rival-row"):
+        rival = gr.Dropdown(
+            rival_view.CHOICES,
+            value=rival_view.NONE,
+            label="Compare with",
+            elem_id="rival",
+            scale=0,
+            min_width=220,
+        )
+    differences = view("rival", {}, elem_id="differences")
     inspector = view("inspector", {}, elem_id="inspector")
-    return Tab(stepper, inspector)
+    return Tab(stepper, inspector, rival, differences)

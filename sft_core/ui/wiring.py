@@ -14,7 +14,7 @@ import gradio as gr
 from sft_core.runs import Runs
 from sft_core.settings import HOST
 from sft_core.ui import compare as compare_tab
-from sft_core.ui import data_panel, run_handlers, settings_form, template_panel
+from sft_core.ui import data_panel, rival_view, run_handlers, settings_form, template_panel
 from sft_core.ui import tokens as tokens_tab
 from sft_core.ui import train as train_tab
 from sft_core.ui.fields import Fields, bind
@@ -89,6 +89,7 @@ def wire(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     wire_data(page)
     wire_contract(page)
     wire_model(page, runs)
+    wire_rival(page)
     wire_training(page, runs, blocks)
     wire_grading(page, runs)
     wire_comparison(page, runs)
@@ -159,6 +160,19 @@ def wire_contract(page: Page) -> None:
     mend, inputs = bind(template_panel.mend, page.choices, event=True)
     panel.findings.fix(
         mend, inputs, [controls["source"], controls["end_of_turn"], controls["missing"]], **LIGHT
+    )
+
+
+def wire_rival(page: Page) -> None:
+    """The other masker is asked anew whenever the tokens were."""
+    oppose, inputs = bind(rival_view.oppose, page.choices, page.tokens.rival)
+    gr.on(
+        [page.tokens.rival.change, page.template.tokens.change],
+        oppose,
+        inputs,
+        page.tokens.differences,
+        trigger_mode="always_last",
+        **LIGHT,
     )
 
 
