@@ -23,7 +23,7 @@ from sft_core.tokenizer import Tokenizer, load_tokenizer
 from sft_core.tokenizer import sentencepiece as room
 from sft_core.tokenizer.core import Prefix
 from sft_core.types import Example, Message, Template, TokenizerError
-from tests.trained_tokenizers import CORPUS, byte_level, word_piece
+from tests.trained_tokenizers import CORPUS, byte_fallback, byte_level, word_piece
 
 # -- models to compare with -----------------------------------------------------------------------
 
@@ -151,6 +151,25 @@ def test_symbols_of_the_user_and_commands_are_whole(tmp_path: Path) -> None:
     assert ids(ours, text) == theirs.encode(text)
     assert ids(ours, "<s>a</s>") == [ours.bos_id, *ids(ours, "a"), ours.eos_id]
     assert ours.control_ids == {ours.added[text] for text in ("<unk>", "<s>", "</s>")}
+
+
+def test_runs_of_spaces_that_are_symbols_are_whole(tmp_path: Path) -> None:
+    runs = ["\u2581" * length for length in range(2, 9)]
+    model = trained("gemma", user_defined_symbols=",".join(runs))
+    ours = load_tokenizer(str(folder_of(tmp_path, model)))
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
+    for length in range(1, 9):
+        text = f"a{' ' * length}Hello there\n{' ' * length}b"
+        assert ids(ours, text) == theirs.encode(text)
+    assert ours.id_to_bytes(theirs.piece_to_id(runs[2])) == b"    "
+
+
+def test_an_added_run_of_spaces_spells_spaces() -> None:
+    tokenizer = byte_fallback().with_tokens(["\u2581\u2581"])
+    id = tokenizer.token_to_id("\u2581\u2581")
+    assert id is not None
+    assert tokenizer.decode([id]) == "  "
+    assert tokenizer.id_to_bytes(id) == b"  "
 
 
 def test_a_piece_that_is_out_of_use_is_never_made() -> None:

@@ -194,7 +194,7 @@ def _added(pieces: list[Piece], kind: Kind) -> list[AddedToken]:
     return [
         AddedToken(piece.text, normalized=False, special=kind is Kind.CONTROL)
         for piece in pieces
-        if piece.kind is kind
+        if piece.kind is kind and SPACE not in piece.text
     ]
 
 
@@ -218,8 +218,10 @@ def _model(pieces: list[Piece], settings: Settings) -> models.Model:
 
 def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
     """Sentencepiece joins whichever two neighbours make the piece of the highest score, so each
-    way to cut a piece in two is a merge."""
-    normal = {piece.text: piece.score for piece in pieces if piece.kind is Kind.NORMAL}
+    way to cut a piece in two is a merge. Symbols of the user's own are joined first; those with
+    spaces in them, such as Gemma's runs of spaces, are found in no other way."""
+    kinds = (Kind.NORMAL, Kind.USER_DEFINED)
+    normal = {piece.text: piece.score for piece in pieces if piece.kind in kinds}
     return [
         (text[:cut], text[cut:])
         for text in sorted(normal, key=lambda text: -normal[text])
