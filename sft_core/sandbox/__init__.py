@@ -31,8 +31,9 @@ from sft_core.types import (
 
 __all__ = ["SECONDS", "close", "render", "render_many", "warm_up"]
 
-SECONDS: Final = 1.25
-"""How long one conversation may take: so much that a visitor hears within two seconds."""
+SECONDS: Final = 1.0
+"""How long one conversation may take. A visitor hears within two seconds, also where a process has
+to be ended and another started on a busy machine."""
 _SECONDS_A_ROW: Final = 0.02  # more for each further row of a chunk
 _CHUNK: Final = 64
 _PATIENCE: Final = 3  # rows in a row that may exceed the limits before the rest is given up

@@ -32,7 +32,7 @@ _BOOT: Final = (
 _LOG: Final = logging.getLogger(__name__)
 
 _TOO_SLOW: Final = (
-    "The template takes longer than {seconds:g} seconds for one conversation. "
+    "The template takes too long: more than {seconds:g} s for one conversation. "
     "Look for loops inside loops, or text that keeps growing."
 )
 _CRASHED: Final = (
