@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -113,6 +113,7 @@ def test_ids_and_text_are_those_of_sentencepiece(
 ) -> None:
     theirs = sentencepiece.SentencePieceProcessor(model_proto=trained(kind))
     ours = library[kind]
+    assume(not any(marker in text for marker in ours.added))  # see the module's own words
     assert ids(ours, text) == theirs.encode(text)
     if theirs.unk_id() not in theirs.encode(text) and not text.startswith(("\u2581", " ")):
         assert ours.decode(ids(ours, text)) == theirs.decode(theirs.encode(text))
