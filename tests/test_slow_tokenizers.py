@@ -22,7 +22,8 @@ from sft_core.templates import PRESETS
 from sft_core.tokenizer import Tokenizer, load_tokenizer
 from sft_core.tokenizer import sentencepiece as room
 from sft_core.tokenizer.core import Prefix
-from sft_core.types import Example, Message, Template, TokenizerError
+from sft_core.tokenizer.pieces import Cut, Pieces, tokenize
+from sft_core.types import EncodeError, Example, Message, Template, TokenizerError
 from tests.trained_tokenizers import CORPUS, byte_fallback, byte_level, word_piece
 
 # -- models to compare with -----------------------------------------------------------------------
@@ -357,6 +358,18 @@ def test_a_damaged_model_is_explained(
     else:
         found = "it does no harm."
     assert found.endswith(".")
+
+
+def test_a_character_map_that_leads_nowhere_refuses_the_row(tmp_path: Path) -> None:
+    """The file looks whole; only the text that a character is mapped to is missing."""
+    folder_of(tmp_path, trained("t5"))
+    pieces, said = room.parse(tmp_path / "tokenizer.model", "x")
+    states = int.from_bytes(said.character_map[:4], "little")
+    broken = said._replace(character_map=said.character_map[: 4 + states])
+    tokenizer = Tokenizer("x", room._backend(pieces, broken, legacy=True))
+    (good, bad) = tokenize(tokenizer, [Cut("Hello there"), Cut("\u2460 \ufb01")])
+    assert isinstance(good, Pieces)
+    assert isinstance(bad, EncodeError)
 
 
 @pytest.mark.parametrize(
