@@ -34,6 +34,7 @@ from sft_core.templates import find_preset
 from sft_core.tokenizer import Tokenizer, load_tokenizer
 from sft_core.train import train
 from sft_core.types import IGNORE_INDEX, Example, Message, Template
+from tests import bench_tokenizers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -264,7 +265,11 @@ def main() -> None:
     parser.add_argument("--rows", help="a data file to train on instead of the example's rows")
     parser.add_argument("--steps", type=int, default=6, help="optimiser steps a training run")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs")
-    parser.add_argument("--only", choices=("pipeline", "training", "lesson"), help="one table")
+    parser.add_argument(
+        "--only",
+        choices=("pipeline", "training", "lesson", "tokenizers"),
+        help="one table; tokenizers are fetched, so only on request",
+    )
     chosen = parser.parse_args()
     transformers.logging.set_verbosity_error()
     cores = torch.get_num_threads()
@@ -275,6 +280,8 @@ def main() -> None:
         bench_training(chosen.rows, chosen.steps, chosen.rounds)
     if chosen.only in (None, "lesson"):
         bench_lesson()
+    if chosen.only == "tokenizers" and not bench_tokenizers.bench():
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

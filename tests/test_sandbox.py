@@ -1,4 +1,4 @@
-"""Hostile templates cost their process and nothing else."""
+"""What comes back from the children, who waits for whom, and what is left behind."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import pytest
 
 from sft_core import sandbox, templates
 from sft_core.sandbox import child, pool, wire
+from sft_core.sandbox import line as sandbox_line
+from sft_core.sandbox.line import Line
 from sft_core.templates import PRESETS
 from sft_core.types import (
     Example,
-    LabError,
     Rendered,
     Template,
     TemplateError,
@@ -27,7 +28,6 @@ from sft_core.types import (
 from tests.sample_templates import DIALOGUE, PRINTS_LISTS, SAMPLES, TOKENS, assistant, user
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = sandbox.SECONDS + 1.5  # what a visitor may have to wait for an error
 TALK = Example("talk", (user("Hi"), assistant("Yes")))
 GOOD = Template("good", "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}")
 ENDLESS = Template(
@@ -87,52 +87,6 @@ def test_a_shipped_template_needs_no_child() -> None:
 
 # -- what a child cannot do -----------------------------------------------------------------------
 
-HOSTILE = {
-    "multiplication": "{{ 'a' * 10**9 }}",
-    "folded while compiling": "{{ 'a' * 10**10 ~ 'b' }}",
-    "a list": "{{ [0] * 10**10 }}",
-    "a product of products": "{{ 'a' * 10**7 * 100 }}",
-    "a width": "{{ '%999999999d' % 5 }}",
-    "a format's width": "{{ '{:999999999}'.format(5) }}",
-    "center": "{{ 'a' | center(10**9) }}",
-    "doubling": "{% set n = namespace(t='aaaa') %}{% for i in range(99) %}"
-    "{% set n.t = n.t ~ n.t %}{% endfor %}",
-    "replacement": "{{ 'aaaa'.replace('a', 'b' * 10**6).replace('b', 'c' * 10**6) }}",
-    "join": "{{ range(99999) | join('x' * 100000) }}",
-    "batch": "{{ range(99999) | batch(10**9, 'x') | list }}",
-    "nested ranges": ENDLESS.source,
-    "sorting": "{% for i in range(9999) %}{{ range(99999) | list | sort | length }}{% endfor %}",
-    "macros": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}"
-    "{{ f(60) }}",
-    "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "lipsum": "{% for i in range(99999) %}{{ lipsum(n=100) }}{% endfor %}",
-    "output": "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
-    "brackets": "{{ " + "(" * 50000 + " }}",
-    "conditions": "{% if 1 %}" * 3000 + "x" + "{% endif %}" * 3000,
-    "a long sum": "{{ 'a'" + " + 'b'" * 20000 + " }}",
-    "a huge source": "{{ 'a' }}" * 100_000,
-    "attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "attributes of a format": "{{ '{0.__class__.__mro__}'.format('') ~ 1 / 0 }}",
-    "attributes by filter": "{{ ('' | attr('__class__')).x }}",
-    "changing a message": "{{ messages[0].update({'role': 'x'}) }}",
-    "another template": "{% import 'os' as os %}{{ os }}",
-    "a big number": "{{ 10 ** 100000 }}",
-    "syntax": "{% for %}",
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_template_gets_a_clear_error_and_costs_nobody_else_anything(name: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(TemplateError) as caught:
-        render(HOSTILE[name])
-    assert time.monotonic() - began < PATIENCE
-    assert str(caught.value).endswith(".")
-    assert "Traceback" not in str(caught.value)
-    began = time.monotonic()
-    assert sandbox.render(GOOD, TALK, TOKENS).text == "<user>Hi<end><assistant>Yes<end>"
-    assert time.monotonic() - began < 1.0
-
 
 def test_the_memory_of_a_child_is_limited() -> None:
     if not Path("/proc").exists():
@@ -174,28 +128,6 @@ def test_a_child_knows_nothing_of_this_process() -> None:
 # -- visitors beside each other -------------------------------------------------------------------
 
 
-def test_others_render_while_one_template_hangs() -> None:
-    sandbox.render(GOOD, TALK, TOKENS)
-    hanging = threading.Thread(target=_attempt, args=(ENDLESS,))
-    hanging.start()
-    waits = []
-    while hanging.is_alive():
-        began = time.monotonic()
-        sandbox.render(GOOD, TALK, TOKENS)
-        waits.append(time.monotonic() - began)
-    hanging.join()
-    assert len(waits) > 20
-    assert max(waits) < 1.0
-
-
-def _attempt(template: Template) -> LabError | None:
-    try:
-        sandbox.render(template, TALK, TOKENS)
-    except LabError as error:
-        return error
-    return None
-
-
 def test_more_visitors_than_children_all_get_their_text() -> None:
     results: list[Rendered] = []
 
@@ -211,11 +143,60 @@ def test_more_visitors_than_children_all_get_their_text() -> None:
     assert len(set(results)) == 1
 
 
-def test_a_child_that_was_killed_is_not_missed() -> None:
-    for one in pool._pool()._warm:
-        one._process.kill()
-        one._process.wait()
-    assert sandbox.render(GOOD, TALK, TOKENS)
+def test_who_is_next_depends_on_what_is_known_of_a_template() -> None:
+    line = Line(3)
+    line.took("bad", 1.0)
+    line.took("good", 0.01)
+    with line.place("bad", 1), line.place("new", 1):
+        for refused in ("bad", "another new one"):
+            with pytest.raises(TimeoutError), line.place(refused, 0):
+                pass
+        with line.place("good", 1), pytest.raises(TimeoutError), line.place("good", 0):
+            pass
+    with line.place("new", 1), line.place("another new one", 1), pytest.raises(TimeoutError):
+        line.place("bad", 0).__enter__()
+    with line.place("good", 1), line.place("good", 1), line.place("new", 1):
+        pass
+    line.took("good", 0.9)
+    with line.place("new", 1), line.place("new", 1), pytest.raises(TimeoutError):
+        line.place("good", 0).__enter__()
+
+
+def test_a_template_that_was_killed_once_is_not_held_back_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = Line(3)
+    line.took("bad", 1.0)
+    monkeypatch.setattr(sandbox_line, "_FORGIVEN", -1.0)
+    with line.place("bad", 1), line.place("bad", 1):
+        pass
+
+
+def test_first_come_first_served() -> None:
+    line = Line(1)
+    served: list[int] = []
+
+    def visit(number: int) -> None:
+        with line.place("x", 10):
+            served.append(number)
+
+    with line.place("x", 1):
+        visitors = [threading.Thread(target=visit, args=(number,)) for number in range(5)]
+        for number, visitor in enumerate(visitors):
+            visitor.start()
+            while len(line._waiting) <= number:
+                time.sleep(0.001)
+    for visitor in visitors:
+        visitor.join()
+    assert served == [0, 1, 2, 3, 4]
+
+
+def test_memory_of_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_line, "_REMEMBERED", 3)
+    line = Line(3)
+    for number in range(9):
+        line.took(str(number), 0.0)
+    assert len(line._known) == 3
 
 
 # -- many rows ------------------------------------------------------------------------------------

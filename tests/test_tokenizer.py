@@ -502,6 +502,21 @@ def test_of_a_hub_id_only_the_tokenizer_is_fetched(hub: SmallHub) -> None:
     assert len(hub.asked) == before
 
 
+def test_files_of_an_older_form_are_fetched_where_there_are_no_others(hub: SmallHub) -> None:
+    folder = hub.root / "owner" / "old"
+    write(folder, tokenizer_config_json='{"eos_token": "</s>"}', model_safetensors="weights")
+    byte_level().backend.model.save(str(folder))
+    tokenizer = load_tokenizer("owner/old")
+    assert tokenizer.eos_id == byte_level().eos_id
+    assert ids(tokenizer, "Hello there") == ids(byte_level(), "Hello there")
+    fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
+    assert fetched == {"tokenizer_config.json", "vocab.json", "merges.txt"}
+    hub.server.shutdown()
+    hub.server.server_close()
+    loading._fetched.cache_clear()
+    assert load_tokenizer("owner/old").vocab_size == tokenizer.vocab_size
+
+
 def test_what_was_fetched_once_needs_no_hub(hub: SmallHub) -> None:
     words_tokenizer().save(hub.root / "owner" / "model")
     load_tokenizer("owner/model")
@@ -520,7 +535,8 @@ def test_what_was_fetched_once_needs_no_hub(hub: SmallHub) -> None:
         ("gated/model", None, HubError, "gated/model is gated: accept its conditions"),
         ("broken/model", None, HubError, "The hub does not answer"),
         ("owner/slow", "v2", HubError, "has no revision 'v2'"),
-        ("owner/slow", None, TokenizerError, "owner/slow has no tokenizer.json"),
+        ("owner/slow", None, TokenizerError, "holds a tokenizer in an older form"),
+        ("owner/empty", None, TokenizerError, "owner/empty has no tokenizer.json"),
         ("two words", None, HubError, "neither a tokenizer that the lab knows, nor a folder"),
     ],
 )
@@ -528,5 +544,6 @@ def test_what_the_hub_does_not_have_is_explained(
     hub: SmallHub, name: str, revision: str | None, kind: type[LabError], sentence: str
 ) -> None:
     write(hub.root / "owner" / "slow", spiece_model="sentencepiece")
+    write(hub.root / "owner" / "empty", README_md="text")
     with pytest.raises(kind, match=sentence):
         load_tokenizer(name, revision)

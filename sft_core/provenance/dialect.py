@@ -28,7 +28,8 @@ MAX_SOURCE: Final = 200_000
 """Characters that a template's source may have; the longest in use have about 30,000."""
 MAX_OUTPUT: Final = 2_000_000
 """Characters that one conversation may render to."""
-
+_LONGEST_MESSAGE: Final = 300
+"""Characters of an error that a template may have chosen itself."""
 
 Variables = Mapping[str, Any]
 
@@ -152,7 +153,7 @@ def parse(source: str) -> nodes.Template:
         return _PARSER.parse(source)
     except jinja2.TemplateSyntaxError as error:
         raise _syntax_error(source, error) from None
-    except RecursionError as error:
+    except Exception as error:  # noqa: BLE001  (a number of 5,000 digits is a ValueError)
         raise explained(error, None) from None
 
 
@@ -204,13 +205,13 @@ def explained(error: Exception, template: jinja2.Template | None) -> TemplateErr
     """Any exception of a template as the error that a person reads."""
     line = _line(error.__traceback__, template) if template else None
     where = f" (line {line})" if line else ""
-    message = str(error).strip().rstrip(".")
+    message = _shortened(str(error)).rstrip(".")
     match error:
         case TemplateError():
             return error
         case RefusedError():
             return TemplateError(
-                f"The template refuses this conversation{where}: {_ended(str(error))} "
+                f"The template refuses this conversation{where}: {_ended(message)} "
                 "Change the conversation, or the condition in the template.",
                 line,
             )
@@ -251,8 +252,15 @@ def explained(error: Exception, template: jinja2.Template | None) -> TemplateErr
     )
 
 
+def _shortened(message: str) -> str:
+    message = message.strip()
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    return f"{message[: _LONGEST_MESSAGE - 60]} ... {message[-40:]}"
+
+
 def _ended(message: str) -> str:
-    message = message.strip() or "it gives no reason"
+    message = message or "it gives no reason"
     return message if message[-1] in ".!?" else f"{message}."
 
 
@@ -271,7 +279,7 @@ _QUOTED = re.compile(r"(?:got|tag|named|block|unexpected) '([^']+)'")
 
 
 def _syntax_error(source: str, error: jinja2.TemplateSyntaxError) -> TemplateError:
-    message = (error.message or "it cannot be read").strip().rstrip(".")
+    message = _shortened(error.message or "it cannot be read").rstrip(".")
     line, column = error.lineno, _column(source, error.lineno, message)
     where = f"line {line}" + (f", column {column}" if column else "")
     message = re.sub(r" at \d+$", "", message)

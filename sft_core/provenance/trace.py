@@ -32,9 +32,11 @@ def literals(template: str) -> tuple[str, ...]:
     TemplateError where the source cannot be read."""
     try:
         tree = hooked(dialect.parse(template))
+        found = [node.node for node in tree.find_all(nodes.Filter) if node.name == LITERAL]
     except UntraceableError:
         return ()
-    found = (node.node for node in tree.find_all(nodes.Filter) if node.name == LITERAL)
+    except RecursionError as error:  # a chain of a thousand attributes parses, but is too deep
+        raise dialect.explained(error, None) from None
     return tuple(node.value for node in found if isinstance(node, nodes.Const))
 
 

@@ -2,8 +2,8 @@
 
 Jinja's own sandbox keeps a template from reaching Python, but not from taking all memory or all
 time, and constant folding makes even compiling it dangerous. So a few child processes, kept warm,
-do it under a limit of memory, with a clock that kills (``pool``, ``child``). What travels is JSON
-(``wire``). Templates that the lab ships itself render in this process.
+do it under a limit of memory, with a clock that kills (``pool``, ``line``, ``child``). What travels
+is JSON (``wire``). Templates that the lab ships itself render in this process.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from sft_core.types import (
 
 __all__ = ["SECONDS", "close", "render", "render_many", "warm_up"]
 
-SECONDS: Final = 2.0
-"""How long one conversation may take."""
+SECONDS: Final = 1.0
+"""How long one conversation may take. A visitor hears within two seconds, also where a process has
+to be ended and another started on a busy machine."""
 _SECONDS_A_ROW: Final = 0.02  # more for each further row of a chunk
 _CHUNK: Final = 64
 _PATIENCE: Final = 3  # rows in a row that may exceed the limits before the rest is given up

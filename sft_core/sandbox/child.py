@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sft_core import provenance
-from sft_core.provenance import Conversation
+from sft_core.provenance import Conversation, dialect
 from sft_core.sandbox import wire
 from sft_core.types import TemplateError, TemplateLimitError
 
@@ -61,14 +61,20 @@ def _answer(request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any
             request["generation_prompt"],
         )
     except TemplateError as error:
-        limit = isinstance(error, TemplateLimitError)
-        return {"error": str(error), "limit": limit, "line": error.line, "column": error.column}
+        return _refusal(error)
+    except (MemoryError, RecursionError) as error:  # while its text was taken apart
+        return _refusal(dialect.explained(error, None))
     return {
         "text": outcome.text,
         "spans": outcome.spans,
         "method": outcome.method,
         "literals": outcome.literals,
     }
+
+
+def _refusal(error: TemplateError) -> dict[str, Any]:
+    limit = isinstance(error, TemplateLimitError)
+    return {"error": str(error), "limit": limit, "line": error.line, "column": error.column}
 
 
 # -- limits ---------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The children: started before they are needed, timed, killed, and replaced.
 
 A template that is too slow costs its child and nothing else: the next caller gets another that
-is warm already. Nothing is forked; a child is a new interpreter.
+is warm already. Who is next, when there are more callers than children, is for ``line`` to say.
+Nothing is forked; a child is a new interpreter.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
 from sft_core.sandbox import wire
+from sft_core.sandbox.line import Line
 from sft_core.types import BusyError, TemplateError, TemplateLimitError
 
-CHILDREN: Final = 2
+CHILDREN: Final = 3
 _START_SECONDS: Final = 30.0
 _WAIT_SECONDS: Final = 20.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -29,7 +32,7 @@ _BOOT: Final = (
 _LOG: Final = logging.getLogger(__name__)
 
 _TOO_SLOW: Final = (
-    "The template takes longer than {seconds:g} seconds for one conversation. "
+    "The template takes too long: more than {seconds:g} s for one conversation. "
     "Look for loops inside loops, or text that keeps growing."
 )
 _CRASHED: Final = (
@@ -53,6 +56,10 @@ class _GoneError(Exception):
     """The child ended before it answered."""
 
 
+class _LateError(Exception):
+    """The child was killed because its time was over."""
+
+
 class _Child:
     """One process that renders. Starting it does not wait until it is ready."""
 
@@ -71,11 +78,14 @@ class _Child:
         self._ready = False
         self.spent = False
 
-    def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
-        """Raises TemplateLimitError after ``seconds``, _GoneError where the child is no more."""
+    def get_ready(self) -> None:
+        """Waits until it has started. Raises _GoneError or _LateError where it does not."""
         if not self._ready:
             self._timed(None, _START_SECONDS)
             self._ready = True
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+        """Raises _LateError after ``seconds``, _GoneError where the child is no more."""
         reply = self._timed({**request, "seconds": seconds}, seconds)
         self.spent = bool(reply["spent"])
         if "bug" in reply:
@@ -100,7 +110,7 @@ class _Child:
         except (EOFError, OSError, ValueError):
             self.spent = True
             if late.is_set():
-                raise TemplateLimitError(_TOO_SLOW.format(seconds=seconds)) from None
+                raise _LateError from None
             raise _GoneError from None
         finally:
             clock.cancel()
@@ -128,29 +138,43 @@ class _Pool:
     """A few children. One that was killed is replaced at once; callers beyond their number wait."""
 
     def __init__(self) -> None:
-        self._free = threading.Semaphore(CHILDREN)
+        self._line = Line(CHILDREN)
         self._lock = threading.Lock()
         self._closed = False
         self._warm = [_Child() for _ in range(CHILDREN)]
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
-        if not self._free.acquire(timeout=_WAIT_SECONDS):
-            raise BusyError(_BUSY)
         try:
-            return self._ask_twice(request, seconds)
-        finally:
-            self._free.release()
+            with self._line.place(request["source"], _WAIT_SECONDS):
+                return self._ask_twice(request, seconds)
+        except TimeoutError:
+            raise BusyError(_BUSY) from None
 
     def _ask_twice(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
-        """A child may die by chance; a template that ends two of them is to blame."""
+        """A child may die by chance; a template that ends two of them, or one late, is to blame.
+        Both together get no more time than one."""
+        left = seconds
         for _ in range(2):
             child = self._take()
+            started = None
             try:
-                return child.ask(request, seconds)
+                child.get_ready()
+                started = time.monotonic()
+                answers = child.ask(request, left)
+                self._line.took(request["source"], (time.monotonic() - started) / seconds)
+                return answers
+            except _LateError:
+                if started is None:  # the machine is too busy to start a process
+                    raise BusyError(_BUSY) from None
+                self._line.took(request["source"], 1.0)
+                raise TemplateLimitError(_TOO_SLOW.format(seconds=seconds)) from None
             except _GoneError:
-                continue
+                left -= time.monotonic() - started if started else 0.0
+                if left < seconds / 2:
+                    break
             finally:
                 self._give_back(child)
+        self._line.took(request["source"], 1.0)
         raise TemplateLimitError(_CRASHED)
 
     def _take(self) -> _Child:

@@ -6,6 +6,8 @@ loading   ``load_tokenizer``: built-in, packaged, a folder, or a hub id
 builtin   "bytes" and "words", the tokenizers of two tutorials
 packaged  the tokenizer that a GGUF file describes
 files     a folder of tokenizer files <-> ``Tokenizer``
+older     folders without a tokenizer.json
+sentencepiece  a sentencepiece model, read and built without that package
 hub       fetching the tokenizer files of a hub id
 pieces    text cut at given places -> ids and offsets, forged special tokens as plain text
 """

@@ -164,9 +164,9 @@ class Tokenizer:
         token = self.backend.id_to_token(id)
         if token is None:
             return None
-        if token in self.added:
+        if token in self.added and not self.spelling.spaced:
             return token.encode()
-        return self.spelling.bytes_of(token)
+        return self.spelling.bytes_of(token)  # added runs of spaces are spelled like the others
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Ids -> text, special tokens included unless ``skip_special``."""

@@ -1,8 +1,8 @@
 """A folder of tokenizer files, as the hub and ``save_pretrained`` lay them out <-> ``Tokenizer``.
 
-Reads tokenizer.json, and beside it, where they exist, tokenizer_config.json,
-special_tokens_map.json, config.json (for ids that nothing else names), chat_template.jinja,
-chat_template.json and additional_chat_templates/.
+Reads tokenizer.json, or where there is none, what ``older`` knows; and beside it, where they exist,
+tokenizer_config.json, special_tokens_map.json, added_tokens.json, config.json (for ids that nothing
+else names), chat_template.jinja, chat_template.json and additional_chat_templates/.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 import tokenizers
 from tokenizers import AddedToken
 
+from sft_core.tokenizer import older
 from sft_core.tokenizer.core import NAMED, Tokenizer
 from sft_core.types import TokenizerError
 
@@ -22,14 +23,15 @@ FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "config.json",
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",
 )
-"""All that is read of a tokenizer, as patterns relative to its folder."""
+"""All that is read of a tokenizer, as patterns relative to its folder; of one that has no
+tokenizer.json, ``older.FILES`` too."""
 
-_SLOW: Final = ("*.model", "*.tiktoken", "tekken.json", "vocab.txt", "vocab.json", "*.spm")
 _KEPT_SETTINGS: Final = ("model_max_length", "padding_side", "truncation_side")
 _FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -37,38 +39,34 @@ _FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 def read(folder: Path, name: str | None = None) -> Tokenizer:
     """The tokenizer of a folder; ``name`` is what a person calls it. Raises TokenizerError."""
     name = name or folder.name
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise TokenizerError(_without_file(folder, name))
     config = _json(folder / "tokenizer_config.json")
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001  (the backend raises nothing narrower)
-        raise TokenizerError(
-            f"The tokenizer.json of {name} cannot be read ({error}). "
-            "Save it again with save_pretrained of a current transformers."
-        ) from None
-    _add_missing(backend, config)
+    named: dict[str, str] = {}
+    whole = (folder / "tokenizer.json").is_file()
+    if whole:
+        backend = _from_json(folder / "tokenizer.json", name)
+    else:
+        backend, named = older.read(folder, name, config)
+    listed = _listed(folder, config, whole)
+    _add_missing(backend, listed)
+    if not whole:
+        _check_ids(backend, listed, name)
     return Tokenizer(
         name,
         backend,
-        _special_tokens(folder, config, backend),
+        named | _special_tokens(folder, config, backend),
         _chat_templates(folder, config),
         {key: config[key] for key in _KEPT_SETTINGS if key in config},
     )
 
 
-def _without_file(folder: Path, name: str) -> str:
-    if any(path for pattern in _SLOW for path in folder.glob(pattern)):
-        return (
-            f"{name} holds a tokenizer in an older form, without a tokenizer.json. Convert it "
-            f'once: AutoTokenizer.from_pretrained("{name}").save_pretrained("a-folder"), and name '
-            "that folder."
-        )
-    return (
-        f"{name} has no tokenizer.json. Name a folder that save_pretrained of transformers wrote, "
-        "or a model on the hub that has this file."
-    )
+def _from_json(file: Path, name: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001  (the backend raises nothing narrower)
+        raise TokenizerError(
+            f"The tokenizer.json of {name} cannot be read ({error}). "
+            "Save it again with save_pretrained of a current transformers."
+        ) from None
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -91,17 +89,50 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _add_missing(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
-    """Tokens that tokenizer_config.json adds and tokenizer.json forgot, in the order of ids."""
+def _listed(folder: Path, config: Mapping[str, Any], whole: bool) -> dict[int, AddedToken]:
+    """Tokens that tokenizer_config.json adds, by the id it says, and where there is no
+    tokenizer.json, those of added_tokens.json."""
+    found = {}
+    if not whole:
+        special = _names_of_special({**_json(folder / "special_tokens_map.json"), **config})
+        found = {
+            id: AddedToken(text, normalized=False, special=text in special)
+            for text, id in _json(folder / "added_tokens.json").items()
+            if isinstance(id, int)
+        }
     entries = config.get("added_tokens_decoder")
-    if not isinstance(entries, Mapping):
-        return
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for _, entry in sorted(entries.items(), key=lambda item: int(item[0])):
+    for id, entry in (entries if isinstance(entries, Mapping) else {}).items():
         text = _text(entry)
-        if text is not None and text not in known:
+        if text is not None and id.isdecimal():
             flags = {flag: bool(entry[flag]) for flag in _FLAGS if flag in entry}
-            backend.add_tokens([AddedToken(text, **flags)])
+            found[int(id)] = AddedToken(text, **flags)
+    return dict(sorted(found.items()))
+
+
+def _names_of_special(values: Mapping[str, Any]) -> set[str]:
+    more = values.get("additional_special_tokens")
+    entries = [*map(values.get, NAMED), *(more if isinstance(more, list) else ())]
+    return {text for entry in entries if (text := _text(entry))}
+
+
+def _add_missing(backend: tokenizers.Tokenizer, listed: Mapping[int, AddedToken]) -> None:
+    """Those that the backend does not have yet, in the order of ids."""
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for token in listed.values():
+        if token.content not in known:
+            backend.add_tokens([token])
+
+
+def _check_ids(backend: tokenizers.Tokenizer, listed: Mapping[int, AddedToken], name: str) -> None:
+    """Older files name ids that only their own class could bring about."""
+    for id, token in listed.items():
+        if backend.token_to_id(token.content) != id:
+            raise TokenizerError(
+                f"The files of {name} say that {token.content!r} is token {id}, but their "
+                f"vocabulary makes it {backend.token_to_id(token.content)}. Convert it once: "
+                f'AutoTokenizer.from_pretrained("{name}").save_pretrained("a-folder"), and name '
+                "that folder."
+            )
 
 
 def _special_tokens(

@@ -1,10 +1,11 @@
-"""Fetching the tokenizer files of a hub id, and nothing else of its repository."""
+"""Fetching the tokenizer files of a hub id, and nothing else of its repository. Those of an older
+form are fetched only where there is no tokenizer.json."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sft_core.tokenizer.files import FILES
+from sft_core.tokenizer import files, older
 from sft_core.types import HubError
 
 _NO_HUB_NEEDED = (
@@ -17,8 +18,15 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     """The folder in the hub's cache that holds the tokenizer files. Raises HubError."""
     from huggingface_hub import errors, snapshot_download
 
+    def download(*patterns: str) -> Path:
+        found = snapshot_download(repository, revision=revision, allow_patterns=list(patterns))
+        return Path(found)
+
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+        folder = download(*files.FILES)
+        if not (folder / "tokenizer.json").is_file():
+            folder = download(*files.FILES, *older.FILES)
+        return folder
     except errors.HFValidationError:
         raise HubError(
             f"{repository!r} is neither a tokenizer that the lab knows, nor a folder here, nor a "
@@ -47,12 +55,13 @@ def fetch(repository: str, revision: str | None = None) -> Path:
 
 
 def _cached(repository: str, revision: str | None) -> Path:
-    """What an earlier download left, complete or not: tokenizer.json is all that must be there."""
+    """What an earlier download left, complete or not: a vocabulary is all that must be there."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, "tokenizer.json", revision=revision)
-    if isinstance(found, str):
-        return Path(found).parent
+    for file in ("tokenizer.json", *older.FILES):
+        found = try_to_load_from_cache(repository, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parent
     raise HubError(
         f"The hub does not answer, so the tokenizer of {repository} cannot be fetched. Check the "
         f"connection. {_NO_HUB_NEEDED}"

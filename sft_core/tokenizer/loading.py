@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sft_core import catalogue
-from sft_core.tokenizer import files, hub, packaged
+from sft_core.tokenizer import files, hub, older, packaged
 from sft_core.tokenizer.builtin import BUILT_IN
 from sft_core.tokenizer.core import Tokenizer
 from sft_core.types import ModelError, TokenizerError
@@ -18,7 +18,8 @@ KEPT: Final = 4
 
 def load_tokenizer(name: str, revision: str | None = None) -> Tokenizer:
     """A tokenizer by its name: "bytes", "words", a name of the model catalogue, a folder with a
-    tokenizer.json, or a hub id (of which only the tokenizer files are fetched).
+    tokenizer.json or files of an older form, or a hub id (of which only the tokenizer files are
+    fetched).
 
     ``revision`` is a branch, tag or commit on the hub. Raises TokenizerError or HubError.
     """
@@ -41,11 +42,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> Tokenizer:
 
 
 def _folder(name: str) -> Path | None:
-    """The folder that a name means: itself, or that of the tokenizer.json that it points to."""
+    """The folder that a name means: itself, or that of the vocabulary that it points to."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
-    return path.resolve().parent if path.name == "tokenizer.json" and path.is_file() else None
+    vocabulary = path.name in ("tokenizer.json", *older.FILES)
+    return path.resolve().parent if vocabulary and path.is_file() else None
 
 
 def _looks_like_a_path(name: str) -> bool:
@@ -54,7 +56,8 @@ def _looks_like_a_path(name: str) -> bool:
 
 def _stamp(folder: Path) -> tuple[int, ...]:
     """Changes when any file of the tokenizer does."""
-    found = sorted(path for pattern in files.FILES for path in folder.glob(pattern))
+    patterns = (*files.FILES, *older.FILES)
+    found = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return tuple(path.stat().st_mtime_ns for path in found)
 
 

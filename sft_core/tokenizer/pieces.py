@@ -87,8 +87,11 @@ def _encode(
         if len(texts) < 8:  # not worth waking the thread pool for
             return [backend.encode(text, add_special_tokens=False) for text in texts]
         return backend.encode_batch(texts, add_special_tokens=False)
-    except Exception:  # noqa: BLE001  (the backend raises nothing narrower)
-        return None
+    except BaseException as error:
+        # The backend raises nothing narrower; on a damaged file it panics, which is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            return None
+        raise
 
 
 def _explain(tokenizer: Tokenizer, text: str) -> EncodeError:

@@ -36,7 +36,8 @@ _SPACE: Final = "\u2581"
 
 class Spelling:
     """How one backend spells. ``states`` are the settings of its normaliser, pre-tokeniser and
-    decoder as plain JSON values, None for those that it does not have."""
+    decoder as plain JSON values, None for those that it does not have; ``spaced`` says whether
+    U+2581 stands for a space."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
@@ -47,7 +48,7 @@ class Spelling:
         types = frozenset(part["type"] for state in self.states for part in members(state))
         self._byte_level = "ByteLevel" in types
         self._byte_fallback = "ByteFallback" in types
-        self._spaced = _SPACE in json.dumps(self.states, ensure_ascii=False)
+        self.spaced = _SPACE in json.dumps(self.states, ensure_ascii=False)
         model = backend.model
         self._drops = isinstance(model, models.BPE) and model.unk_token is None
 
@@ -60,7 +61,7 @@ class Spelling:
             return token.encode()
         if self._byte_fallback and (found := _BYTE_TOKEN.fullmatch(token)):
             return bytes.fromhex(found[1])
-        return token.replace(_SPACE, " ").encode() if self._spaced else None
+        return token.replace(_SPACE, " ").encode() if self.spaced else None
 
     @cached_property
     def unknown_id(self) -> int | None:
