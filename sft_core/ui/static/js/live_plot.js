@@ -22,7 +22,7 @@
   function dressed(figure) {
     const ink = css("--ink-2");
     const line = css("--line");
-    const roles = { train: css("--accent"), eval: css("--second"), rate: css("--ink-2"), score: css("--second") };
+    const roles = { train: css("--accent"), eval: css("--second"), rate: css("--ink-2"), score: css("--second"), rows: css("--accent"), over: css("--amber"), limit: css("--amber") };
     const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, color: ink };
     const layout = { ...figure.layout };
     for (const name of Object.keys(layout)) {
