@@ -28,6 +28,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "limit": "#b26b00",
 }
 
+_LEGEND: Final[Mapping[str, Any]] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 _QUIET: Final[Mapping[str, Any]] = {"showgrid": False, "fixedrange": True}
 
 Points = list[tuple[float, float]]
@@ -208,6 +209,7 @@ def _axes(x: str, y: str, *, stacked: bool = False, legend: bool = False) -> dic
         "xaxis": {"title": {"text": x}, "rangemode": "tozero", **_QUIET},
         "yaxis": {"title": {"text": y}, "rangemode": "tozero", "nticks": 5, "fixedrange": True},
         "barmode": "stack" if stacked else "overlay",
+        "legend": {**_LEGEND, "traceorder": "normal"},
         "showlegend": legend,
     }
 
@@ -244,7 +246,7 @@ def _figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> g
     common = {
         "template": None,
         "margin": {"l": 56, "r": 12, "t": 30, "b": 42},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": _LEGEND,
         "uirevision": "kept",
     }
     return go.Figure(data=[*traces], layout={**common, **layout})

@@ -13,10 +13,11 @@ import gradio as gr
 
 from sft_core.runs import Runs
 from sft_core.settings import HOST
+from sft_core.ui import audit_panel, data_panel, run_handlers, settings_form, template_panel
 from sft_core.ui import compare as compare_tab
-from sft_core.ui import data_panel, run_handlers, settings_form, template_panel
 from sft_core.ui import tokens as tokens_tab
 from sft_core.ui import train as train_tab
+from sft_core.ui.audits import Audits
 from sft_core.ui.fields import Fields, bind
 from sft_core.ui.listen import Tickets
 from sft_core.ui.parts import LIGHT
@@ -35,6 +36,7 @@ class Page:
     data: data_panel.Panel
     template: template_panel.Panel
     tokens: tokens_tab.Tab
+    whole_set: audit_panel.Panel
     train: train_tab.Tab
     compare: compare_tab.Tab
     choices: Fields[Choices]
@@ -85,13 +87,16 @@ def choices_of(
     )
 
 
-def wire(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
+def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_data(page)
     wire_contract(page)
     wire_model(page, runs)
     wire_training(page, runs, blocks)
     wire_grading(page, runs)
     wire_comparison(page, runs)
+    data, builder = page.data, page.template.builder
+    opening = [data.pick, data.rows, builder]
+    audit_panel.wire(page.whole_set, audits, page.choices, opening, data.rows, blocks.load)
 
 
 # -- data ------------------------------------------------------------------------------------

@@ -1,0 +1,242 @@
+"""Audits of whole data sets, made in the background: one at a time, bounded, kept for a while.
+
+An audit belongs to the server, as a run does. Whoever started it holds its id, asks now and then
+how far it is, and may stop it; nobody else knows the id. One thread does them all, so that at most
+one process of the template sandbox is ever taken by audits, and those who type keep the others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sft_core.audit import Audit, FigureTable, RowTable, Tally, rows
+from sft_core.config import MaskPolicy
+from sft_core.settings import HOST, Host
+from sft_core.tokenizer import Tokenizer
+from sft_core.types import BusyError, Example, Template
+from sft_core.ui.session import sentence
+from sft_core.ui.words import duration
+
+KEPT: Final = 40
+"""So many audits that are over are kept, the newest."""
+SHARED_SECONDS: Final = 120.0
+"""How long an audit may take where strangers wait for theirs."""
+FRESH_SECONDS: Final = 0.25
+"""How often the figures are renewed while rows stream in."""
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def over(self) -> bool:
+        return self not in (State.WAITING, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to audit. ``key`` names the choices that it comes from, ``held`` the data among them,
+    packed, and ``title`` says them in words."""
+
+    examples: Sequence[Example]
+    held_out: Sequence[Example]
+    template: Template
+    tokenizer: Tokenizer
+    policy: MaskPolicy
+    max_length: int
+    key: str
+    held: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an audit is. ``version`` grows with everything that changes. ``text`` says why it is
+    over where that needs saying. The files are there once it is over: figures as JSON and as CSV,
+    and a line for each row."""
+
+    state: State
+    audit: Audit
+    total: int
+    key: str
+    held: str
+    title: str
+    version: int = 0
+    ahead: int = 0
+    text: str = ""
+    files: tuple[Path, ...] = ()
+
+
+class _Job:
+    """One audit. ``plan`` is let go of once it is over; its rows may be many."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan: Plan | None = plan
+        self.folder = folder
+        self.stop = threading.Event()
+        self.progress = Progress(
+            State.WAITING,
+            Audit(max_length=plan.max_length),
+            len(plan.examples),
+            plan.key,
+            plan.held,
+            plan.title,
+        )
+
+    def tell(self, state: State, audit: Audit, text: str = "", files: Sequence[Path] = ()) -> None:
+        self.progress = replace(
+            self.progress,
+            state=state,
+            audit=audit,
+            version=self.progress.version + 1,
+            text=text,
+            files=tuple(files),
+        )
+
+
+class Audits:
+    """The audits of this server. Nothing happens, and no thread runs, before the first."""
+
+    def __init__(self, host: Host = HOST) -> None:
+        self._host = host
+        self._seconds = min(60 * host.max_minutes, SHARED_SECONDS if host.on_space else 1e9)
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[str, _Job] = OrderedDict()
+        self._todo: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._folder: Path | None = None
+
+    def start(self, plan: Plan) -> str:
+        """Queues an audit -> its id. Raises BusyError where too many wait already."""
+        id = secrets.token_urlsafe(12)
+        with self._lock:
+            if sum(not job.progress.state.over for job in self._jobs.values()) >= (
+                self._host.queue_size
+            ):
+                raise BusyError("Too many audits wait already. Try again in a minute.")
+            job = self._jobs[id] = _Job(plan, self._home() / id)
+            self._forget()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="audits", daemon=True)
+                self._thread.start()
+            self._todo.put(job)
+        return id
+
+    def get(self, id: str | None) -> Progress | None:
+        """How far an audit is; None where it is not kept (any more)."""
+        with self._lock:
+            job = self._jobs.get(id or "")
+            if job is None:
+                return None
+            progress = job.progress
+            if progress.state is not State.WAITING:
+                return progress
+            others = list(self._jobs.values())
+            ahead = sum(not it.progress.state.over for it in others[: others.index(job)])
+        # Its place in the queue changes without the audit itself being told.
+        return replace(progress, version=-1 - ahead, ahead=ahead)
+
+    def stop(self, id: str | None) -> None:
+        """Ends an audit after the row that it is at; its figures until then stay."""
+        with self._lock:
+            job = self._jobs.get(id or "")
+        if job is not None:
+            job.stop.set()
+
+    def close(self) -> None:
+        """Stops everything and deletes the files."""
+        with self._lock:
+            jobs, thread, folder = list(self._jobs.values()), self._thread, self._folder
+            self._thread = self._folder = None
+        for job in jobs:
+            job.stop.set()
+        if thread is not None:
+            self._todo.put(None)
+            thread.join(10)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _home(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="sft-audits-"))
+            atexit.register(self.close)
+        return self._folder
+
+    def _forget(self) -> None:
+        """Lets go of the oldest that are over, with their files."""
+        over = [id for id, job in self._jobs.items() if job.progress.state.over]
+        for id in over[: max(0, len(over) - KEPT)]:
+            shutil.rmtree(self._jobs.pop(id).folder, ignore_errors=True)
+
+    def _work(self) -> None:
+        while (job := self._todo.get()) is not None:
+            try:
+                self._audit(job)
+            except Exception as error:  # noqa: BLE001 - sentence() logs what nobody foresaw
+                job.tell(State.FAILED, job.progress.audit, sentence(error))
+            job.plan = None
+
+    def _audit(self, job: _Job) -> None:
+        """Raises LabError or OSError where the audit cannot go on."""
+        plan = job.plan
+        if plan is None or job.stop.is_set():
+            job.tell(State.STOPPED, job.progress.audit, "Stopped before it began.")
+            return
+        job.folder.mkdir()
+        tally = Tally(plan.max_length, plan.held_out)
+        job.tell(State.RUNNING, tally.audit())
+        end = time.monotonic() + self._seconds
+        state, text = State.DONE, ""
+        table_file = job.folder / "audit-rows.csv"
+        with table_file.open("w", encoding="utf-8", newline="") as file:
+            table = RowTable(file)
+            shown = time.monotonic()
+            for example, result in rows(
+                plan.examples, plan.template, plan.tokenizer, plan.policy, plan.max_length
+            ):
+                table.add(tally.add(example, result))
+                now = time.monotonic()
+                if job.stop.is_set() or now > end:
+                    state, text = State.STOPPED, self._why(job, tally.rows)
+                    break
+                if now - shown > FRESH_SECONDS:
+                    job.tell(State.RUNNING, tally.audit())
+                    shown = now
+        found = tally.audit()
+        if tally.rows == len(plan.examples):
+            state, text = State.DONE, ""
+        job.tell(state, found, text, (*_written(found, job.folder), table_file))
+
+    def _why(self, job: _Job, done: int) -> str:
+        figures = f"the figures are those of the first {done:,} of {job.progress.total:,} rows."
+        if job.stop.is_set():
+            return f"Stopped: {figures}"
+        return (
+            f"Ended after {duration(self._seconds)}, as long as an audit may take here: {figures} "
+            "Read fewer rows, or run the lab on your own machine."
+        )
+
+
+def _written(audit: Audit, folder: Path) -> tuple[Path, Path]:
+    """The figures as files: JSON and CSV."""
+    plain, table = folder / "audit.json", folder / "audit-figures.csv"
+    plain.write_text(audit.to_json(), encoding="utf-8", errors="backslashreplace")
+    with table.open("w", encoding="utf-8", newline="") as file:
+        FigureTable(file).add(audit)
+    return plain, table

@@ -1,0 +1,156 @@
+/* The audit of a whole set: how far it is, its figures, and the lists of rows that lead to a row. */
+(() => {
+  "use strict";
+  const { views, h, fill, count, mark } = SFT;
+
+  /** The tokens of the row that was just chosen, in the inspector. */
+  SFT.openInspector = () => {
+    SFT.go("one");
+    requestAnimationFrame(() => {
+      document.getElementById("stepper")?.scrollIntoView({ block: "nearest" });
+      document.querySelector("#inspector .strip")?.focus({ preventScroll: true });
+    });
+  };
+
+  const STATES = { waiting: "Waiting", running: "Auditing", done: "Audited", stopped: "Stopped", failed: "Failed" };
+
+  function figure({ name, figure: value, beside, how }) {
+    return h(
+      "div",
+      { class: "big" },
+      h("p", { class: "quiet small" }, name, " ", why(how)),
+      h("p", { class: "big-figure" }, h("strong", {}, value)),
+      h("p", { class: "small quiet" }, beside),
+    );
+  }
+
+  /** "How was this computed": on hover, and for fingers and keys as a button that says it. */
+  function why(text) {
+    const said = h("span", { class: "why-text", role: "note", hidden: true }, text);
+    const button = h(
+      "button",
+      { type: "button", class: "why", title: text, "aria-label": "How was this computed?", "aria-expanded": "false" },
+      "?",
+    );
+    button.addEventListener("click", () => {
+      said.hidden = !said.hidden;
+      button.setAttribute("aria-expanded", String(!said.hidden));
+    });
+    return [button, said];
+  }
+
+  views.audit = (root) => {
+    const head = h("p", { class: "line", role: "status" });
+    const bar = h(
+      "div",
+      { class: "progress", role: "progressbar", "aria-label": "Progress of the audit", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true },
+      h("div"),
+    );
+    const title = h("p", { class: "quiet small" });
+    const notes = h("div", { class: "audit-notes" });
+    const bigs = h("div", { class: "bigs" });
+    fill(root, head, title, bar, notes, bigs);
+    let shown = "";
+    return (value) => {
+      fill(
+        head,
+        value.level ? mark(value.level) : value.over ? mark("good") : value.state ? h("span", { class: "spinner", "aria-hidden": "true" }) : null,
+        h("span", {}, value.state ? h("strong", {}, `${STATES[value.state]} `) : null, value.text),
+      );
+      fill(title, value.title || "");
+      bar.hidden = !value.state || value.over;
+      bar.classList.toggle("waiting", value.state === "waiting");
+      bar.firstElementChild.style.width = `${100 * (value.share || 0)}%`;
+      bar.setAttribute("aria-valuenow", Math.round(100 * (value.share || 0)));
+      // An explanation that somebody opened stays open while the figures do not change.
+      const now = JSON.stringify([value.figures, value.notes]);
+      if (now === shown) return;
+      shown = now;
+      fill(notes, (value.notes || []).map(({ level, text }) => h("p", { class: `line line-${level}` }, mark(level), h("span", {}, text))));
+      fill(bigs, (value.figures || []).map(figure));
+    };
+  };
+
+  const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+
+  views.lists = (root, api) => {
+    let value = null;
+    let chosen = "worst";
+
+    function open(row) {
+      return h(
+        "button",
+        { type: "button", class: "link mono", title: "Open this row among the tokens", onclick: () => api.send("open", { row }) },
+        row,
+      );
+    }
+
+    const COLUMNS = {
+      row: ["Row", (row) => open(row.row)],
+      other: ["", (row) => open(row.other)],
+      tokens: ["Tokens", (row) => count(row.tokens)],
+      trained: ["Trained", (row) => count(row.trained)],
+      share: ["Share", (row) => [
+        h("span", { class: "mini", "aria-hidden": "true" }, h("span", { style: `width:${100 * row.share}%` })),
+        ` ${percent(row.share)}`,
+      ]],
+      lost: ["Lost", (row) => count(row.lost)],
+      why: ["Why", (row) => row.why],
+    };
+
+    function table(list) {
+      const columns = Object.keys(COLUMNS).filter((name) => name in list.rows[0]);
+      return h(
+        "div",
+        { class: "scroll" },
+        h(
+          "table",
+          { class: "grid" },
+          h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name === "other" ? list.other : COLUMNS[name][0])))),
+          h("tbody", {}, list.rows.map((row) => h("tr", {}, columns.map((name) => h("td", { class: `col-${name}` }, COLUMNS[name][1](row)))))),
+        ),
+      );
+    }
+
+    function draw() {
+      const list = value.lists.find((item) => item.key === chosen) || value.lists[0];
+      if (!list) {
+        fill(root);
+        return;
+      }
+      const focused = root.contains(document.activeElement) && document.activeElement.dataset.key;
+      fill(
+        root,
+        h(
+          "div",
+          { class: "keys", role: "group", "aria-label": "Which rows" },
+          value.lists.map((item) =>
+            h(
+              "button",
+              {
+                type: "button",
+                class: `key${item.key === list.key ? " on" : ""}`,
+                "aria-pressed": item.key === list.key ? "true" : "false",
+                data: { key: item.key },
+                onclick: () => { chosen = item.key; draw(); },
+              },
+              item.name,
+              item.counted ? h("span", { class: "quiet" }, count(item.count)) : null,
+            ),
+          ),
+        ),
+        h("p", { class: "quiet list-what" }, list.what),
+        list.rows.length ? table(list) : h("p", {}, "None."),
+        list.counted && list.count > list.rows.length
+          ? h("p", { class: "quiet small" }, `The first ${count(list.rows.length)} of ${count(list.count)}; all of them stand in “All rows, CSV”.`)
+          : null,
+      );
+      if (focused) root.querySelector(`[data-key="${focused}"]`)?.focus();
+    }
+
+    return (next) => {
+      value = next;
+      draw();
+    };
+  };
+})();
