@@ -7,6 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from sft_core.ui import findings
+from sft_core.ui.findings import Shown
 from sft_core.ui.look import Look
 from sft_core.ui.sources import PARTS, Pick, Rows
 from sft_core.ui.view import view
@@ -15,6 +17,7 @@ from sft_core.ui.view import view
 @dataclass(frozen=True, slots=True)
 class Tab:
     stepper: gr.HTML
+    found: Shown
     inspector: gr.HTML
 
 
@@ -40,5 +43,6 @@ def _limits(seen: Look) -> str:
 
 def build(rows: Rows, seen: Look) -> Tab:
     stepper = view("stepper", stepper_value(rows, Pick(), seen), events=["pick"], elem_id="stepper")
+    found = findings.build_mirror()
     inspector = view("inspector", {}, elem_id="inspector")
-    return Tab(stepper, inspector)
+    return Tab(stepper, found, inspector)

@@ -13,7 +13,14 @@ import gradio as gr
 
 from sft_core.runs import Runs
 from sft_core.settings import HOST
-from sft_core.ui import audit_panel, data_panel, run_handlers, settings_form, template_panel
+from sft_core.ui import (
+    audit_panel,
+    data_panel,
+    findings,
+    run_handlers,
+    settings_form,
+    template_panel,
+)
 from sft_core.ui import compare as compare_tab
 from sft_core.ui import tokens as tokens_tab
 from sft_core.ui import train as train_tab
@@ -48,7 +55,7 @@ class Page:
         return [
             panel.tokens,
             panel.text,
-            panel.findings,
+            panel.found.findings,
             self.chips,
             panel.missing_box,
             self.tokens.stepper,
@@ -161,10 +168,19 @@ def wire_contract(page: Page) -> None:
     panel.builder.reset(back, inputs, panel.builder, **LIGHT).then(
         repaint, inputs, page.looked_at(), **LIGHT
     )
-    mend, inputs = bind(template_panel.mend, page.choices, event=True)
-    panel.findings.fix(
-        mend, inputs, [controls["source"], controls["end_of_turn"], controls["missing"]], **LIGHT
-    )
+    wire_findings(page)
+
+
+def wire_findings(page: Page) -> None:
+    """A remedy sets the controls, which repaints all else as any change of them does."""
+    panel, shown = page.template, (page.template.found, page.tokens.found)
+    lines = [place.mended for place in shown]
+    mended = [panel.undone, *lines, *(page.choices[name] for name in findings.MENDABLE)]
+    mend, inputs = bind(findings.mend, page.choices, event=True)
+    undo, with_last = bind(findings.undo, page.choices, panel.undone)
+    for place in shown:
+        place.findings.fix(mend, inputs, mended, trigger_mode="once", **LIGHT)
+        place.mended.undo(undo, with_last, mended, trigger_mode="once", **LIGHT)
 
 
 def wire_model(page: Page, runs: Runs) -> None:

@@ -1,0 +1,260 @@
+"""What the doctor says, on the page: each finding with its tokens and its place in the template,
+and its remedy one click away, which can be taken back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import gradio as gr
+
+from sft_core.catalogue import Origin, find
+from sft_core.config import LabConfig, MissingTokens
+from sft_core.settings import HOST, Host
+from sft_core.types import ConfigError, Finding, LabError
+from sft_core.ui.look import Look, look
+from sft_core.ui.session import (
+    Choices,
+    contract,
+    conversation,
+    preset_source,
+    same_template,
+    sentence,
+)
+from sft_core.ui.view import dumps, view
+
+GOOD: Final = "Nothing is wrong with this template, tokenizer, mask and row together."
+KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "end-of-turn-untrained": ("policy.end_of_turn=true",),
+    "marker-split": ("model.missing_tokens=add",),
+}
+"""Settings that mend a finding whose doctor did not say so."""
+MENDABLE: Final = (
+    "preset",
+    "source",
+    "train_on",
+    "end_of_turn",
+    "missing",
+    "max_length",
+    "context",
+)
+"""The controls that a remedy may set, by their names in ``Choices``."""
+_CONTROL_OF: Final[Mapping[str, str]] = {
+    "template.name": "preset",
+    "policy.train_on": "train_on",
+    "policy.end_of_turn": "end_of_turn",
+    "model.missing_tokens": "missing",
+    "model.context": "context",
+    "train.max_length": "max_length",
+}
+_LABELS: Final[Mapping[tuple[str, Any], str]] = {
+    ("end_of_turn", True): "Train it",
+    ("end_of_turn", False): "Leave it out",
+    ("missing", MissingTokens.ADD): "Add them as tokens",
+    ("missing", MissingTokens.TEXT): "Leave them as text",
+    ("train_on", "assistant"): "Train every answer",
+    ("train_on", "last_assistant"): "Train the last answer only",
+}
+_MENDED: Final[Mapping[tuple[str, Any], str]] = {
+    ("end_of_turn", True): "ends of turn are trained now",
+    ("end_of_turn", False): "ends of turn are not trained any more",
+    ("missing", MissingTokens.ADD): "missing markers are added as tokens now",
+    ("missing", MissingTokens.TEXT): "missing markers are ordinary text now",
+    ("train_on", "assistant"): "every answer is trained now",
+    ("train_on", "last_assistant"): "only the last answer is trained now",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What a remedy changed: (control, value before, value after), and that in words."""
+
+    changes: tuple[tuple[str, Any, Any], ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The two components that show findings in one place: what was mended, and what is found."""
+
+    mended: gr.HTML
+    findings: gr.HTML
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+def findings_value(findings: Sequence[Finding], config: LabConfig | None = None) -> dict[str, Any]:
+    """The findings in their order. Those of one code are told apart by a number; ``config`` is
+    what their remedies would change."""
+    seen: Counter[str] = Counter()
+    shown = []
+    for finding in findings:
+        number = seen[finding.code]
+        seen[finding.code] += 1
+        shown.append(
+            {
+                "code": finding.code,
+                "number": number,
+                "severity": finding.severity.value,
+                "message": finding.message,
+                "remedy": finding.remedy,
+                "tokens": list(finding.tokens),
+                "rows": list(finding.rows) if len(finding.rows) > 1 else [],
+                "line": finding.line,
+                "column": finding.column,
+                "fix": _label(finding, config),
+            }
+        )
+    return {"findings": shown, "good": GOOD}
+
+
+def mended_value(mended: Mended | None, error: str = "") -> dict[str, Any]:
+    if error:
+        return {"text": error, "level": "error"}
+    return {"text": mended.text, "level": "good", "undo": True} if mended else {"text": ""}
+
+
+def _label(finding: Finding, config: LabConfig | None) -> str:
+    """What the button of a remedy says; empty where there is none that the page could apply."""
+    if finding.fixed_template is not None:
+        return "Mend the template"
+    settings = settings_of(finding)
+    if not settings or config is None:
+        return ""
+    try:
+        changes = _changes(config, config.with_settings(settings))
+    except ConfigError:
+        return ""
+    if not changes or not set(changes) <= set(_CONTROL_OF):
+        return ""
+    words = []
+    for setting, value in changes.items():
+        known = _LABELS.get((_CONTROL_OF[setting], value))
+        words.append(known or f"Set {setting.rpartition('.')[2].replace('_', ' ')} to {value}")
+    return ", ".join(words)
+
+
+def settings_of(finding: Finding) -> tuple[str, ...]:
+    return finding.fixed_settings or KNOWN.get(finding.code, ())
+
+
+def _changes(before: LabConfig, after: LabConfig) -> dict[str, Any]:
+    """The settings that differ, by dotted name, with their new values."""
+    old = asdict(before)
+    return {
+        f"{section}.{name}": value
+        for section, values in asdict(after).items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if value != old[section][name]
+    }
+
+
+# -- mending ---------------------------------------------------------------------------------
+
+
+def mend(choices: Choices, sent: dict[str, Any]) -> tuple[Any, ...]:
+    """-> (what was mended, its line twice, the controls in ``MENDABLE``) for the finding that was
+    clicked: ``sent`` holds its code, and its number among those of that code."""
+    try:
+        seen = look(contract(choices), conversation(choices))
+        found = [finding for finding in seen.findings if finding.code == sent.get("code")]
+        number = int(sent.get("number") or 0)
+        if not 0 <= number < len(found):
+            return _answer(None, "That was mended already.")
+        mended = remedy(choices, seen, found[number])
+    except LabError as error:
+        return _answer(None, sentence(error))
+    return _answer(mended, changed={name: after for name, _, after in mended.changes})
+
+
+def remedy(choices: Choices, seen: Look, finding: Finding, host: Host = HOST) -> Mended:
+    """What the remedy of a finding changes. Raises ConfigError where it cannot be applied here,
+    LimitError where it is more than this host allows."""
+    wanted: dict[str, Any] = {}
+    if finding.fixed_template is not None:
+        wanted["source"] = finding.fixed_template
+    if settings := settings_of(finding):
+        config = seen.config.with_settings(settings)
+        host.check(config)
+        for name, value in _changes(seen.config, config).items():
+            if name not in _CONTROL_OF:
+                raise ConfigError(f"No control here sets {name}: set it to {value!r} yourself.")
+            wanted[_CONTROL_OF[name]] = value
+    if preset := wanted.get("preset"):
+        wanted.setdefault("source", preset_source(preset, seen.config.model.name))
+    length = wanted.get("max_length", 0)
+    if length > seen.config.model.context and find(seen.config.model.name).origin is Origin.RANDOM:
+        # A model from random weights takes no more tokens than its context, whatever the limit.
+        wanted["context"] = length
+    changes = tuple(
+        (name, getattr(choices, name), wanted[name])
+        for name in MENDABLE
+        if name in wanted and getattr(choices, name) != wanted[name]
+    )
+    if not changes:
+        raise ConfigError("There is nothing to mend here any more.")
+    words = "; ".join(_told(name, after) for name, _, after in changes)
+    return Mended(changes, f"Mended: {words}.")
+
+
+def _told(name: str, value: Any) -> str:
+    match name:
+        case "source":
+            return "the template was corrected"
+        case "preset":
+            return f"the template starts from {value} now"
+        case "max_length":
+            return f"the length limit is {value:,} tokens now"
+        case "context":
+            return f"the model's context is {value:,} tokens now"
+    return _MENDED.get((name, value), f"{name.replace('_', ' ')} is {value} now")
+
+
+def undo(choices: Choices, mended: Mended | None) -> tuple[Any, ...]:
+    """-> what ``mend`` gives, with the controls as they were before it. What was changed by hand
+    since is left alone."""
+    if mended is None:
+        return _answer(None)
+    if any(not _same(name, getattr(choices, name), after) for name, _, after in mended.changes):
+        return _answer(None, "What was mended has been changed by hand since, so it stays.")
+    return _answer(None, changed={name: before for name, before, _ in mended.changes})
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    return same_template(one, other) if name == "source" else one == other
+
+
+def _answer(
+    mended: Mended | None, error: str = "", changed: Mapping[str, Any] | None = None
+) -> tuple[Any, ...]:
+    line = dumps(mended_value(mended, error))
+    controls = (_plain((changed or {}).get(name, gr.skip())) for name in MENDABLE)
+    return mended, line, line, *controls
+
+
+def _plain(value: Any) -> Any:
+    """An enumeration's value: what a control takes."""
+    return getattr(value, "value", value) if isinstance(value, str) else value
+
+
+# -- layout ----------------------------------------------------------------------------------
+
+
+def build(seen: Look) -> Shown:
+    """Findings beside the editor."""
+    mended = view("mended", mended_value(None), events=["undo"], elem_id="mended")
+    found = view(
+        "findings", findings_value(seen.findings, seen.config), events=["fix"], elem_id="findings"
+    )
+    return Shown(mended, found)
+
+
+def build_mirror() -> Shown:
+    """The same findings in another place: the page's script hands them on, so that they travel
+    once."""
+    mended = view("mended", mended_value(None), events=["undo"], elem_id="mended-too")
+    return Shown(mended, view("advice", {}, events=["fix"], elem_id="advice"))
