@@ -29,7 +29,7 @@ from sft_core.ui.view import dumps, view
 POLL_SECONDS: Final = 0.5
 AT_ONCE_ROWS: Final = 1000
 """A set of so many rows is audited as soon as somebody looks; a larger one when asked to."""
-FOLLOWED: Final = 12
+FOLLOWED: Final = 13
 """How many outputs ``follow`` has."""
 
 

@@ -131,7 +131,7 @@ def _truncation(audit: Audit) -> str:
     enough = next(it.tokens for it in audit.limits if it.trained >= 0.99 * whole)
     return (
         f"{_rows(audit.truncated_rows, 'row')} {_are(audit.truncated_rows)} longer than "
-        f"{audit.max_length:,} tokens and lose what stands behind it: "
+        f"{audit.max_length:,} tokens. What stands behind is lost: "
         f"{_percent(audit.lost_share)} of all trained tokens. A limit of {enough:,} keeps at "
         "least 99 %."
     )

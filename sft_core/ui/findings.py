@@ -57,6 +57,11 @@ _LABELS: Final[Mapping[tuple[str, Any], str]] = {
     ("train_on", "assistant"): "Train every answer",
     ("train_on", "last_assistant"): "Train the last answer only",
 }
+_NAMES: Final[Mapping[str, str]] = {
+    "max_length": "the length limit",
+    "context": "the model's context",
+    "preset": "the template",
+}
 _MENDED: Final[Mapping[tuple[str, Any], str]] = {
     ("end_of_turn", True): "ends of turn are trained now",
     ("end_of_turn", False): "ends of turn are not trained any more",
@@ -130,11 +135,12 @@ def _label(finding: Finding, config: LabConfig | None) -> str:
         return ""
     if not changes or not set(changes) <= set(_CONTROL_OF):
         return ""
-    words = []
-    for setting, value in changes.items():
-        known = _LABELS.get((_CONTROL_OF[setting], value))
-        words.append(known or f"Set {setting.rpartition('.')[2].replace('_', ' ')} to {value}")
-    return ", ".join(words)
+    named = ((_CONTROL_OF[setting], value) for setting, value in changes.items())
+    return ", ".join(_LABELS.get(it) or f"Set {_name(it[0])} to {it[1]}" for it in named)
+
+
+def _name(control: str) -> str:
+    return _NAMES.get(control, control.replace("_", " "))
 
 
 def settings_of(finding: Finding) -> tuple[str, ...]:
@@ -202,16 +208,9 @@ def remedy(choices: Choices, seen: Look, finding: Finding, host: Host = HOST) ->
 
 
 def _told(name: str, value: Any) -> str:
-    match name:
-        case "source":
-            return "the template was corrected"
-        case "preset":
-            return f"the template starts from {value} now"
-        case "max_length":
-            return f"the length limit is {value:,} tokens now"
-        case "context":
-            return f"the model's context is {value:,} tokens now"
-    return _MENDED.get((name, value), f"{name.replace('_', ' ')} is {value} now")
+    if name == "source":
+        return "the template was corrected"
+    return _MENDED.get((name, value)) or f"{_name(name)} is {value} now"
 
 
 def undo(choices: Choices, mended: Mended | None) -> tuple[Any, ...]:
