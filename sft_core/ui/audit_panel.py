@@ -62,21 +62,20 @@ class Panel:
 
 def enter(audits: Audits, choices: Choices, id: str | None) -> tuple[Any, ...]:
     """-> (audit, version drawn, line) when somebody comes to look. A small set is audited at once,
-    and again where something was changed; a large one waits for its button."""
+    and again where something was changed; a large one waits for its button, and is not given up
+    for a small one."""
     try:
         config = contract(choices)
         known = audits.get(id)
         if known is not None and known.key == key_of(config):
             return gr.skip(), gr.skip(), dumps({"text": ""})
-        if len(rows_of(config.data).splits.train) <= AT_ONCE_ROWS:
+        long = known is not None and known.total > AT_ONCE_ROWS
+        if not long and len(rows_of(config.data).splits.train) <= AT_ONCE_ROWS:
             return start(audits, choices, id)
     except LabError as error:
         return gr.skip(), gr.skip(), dumps({"text": sentence(error), "level": "error"})
-    return (
-        gr.skip(),
-        gr.skip(),
-        dumps({"text": STALE, "level": "warning"} if known else {"text": ""}),
-    )
+    line = {"text": STALE, "level": "warning"} if known else {"text": ""}
+    return gr.skip(), gr.skip(), dumps(line)
 
 
 def start(audits: Audits, choices: Choices, id: str | None) -> tuple[Any, ...]:
@@ -110,11 +109,21 @@ def follow(audits: Audits, id: str | None, drawn: int | None) -> tuple[Any, ...]
         dumps(summary_value(progress)),
         *(dumps(value) for value in plot_values(progress)),
         dumps(lists_value(progress)),
+        *_buttons(progress, over, drawn),
+        gr.update(visible=bool(files)),
+        *((gr.update(value=str(file)) for file in files) if files else (gr.skip(),) * 3),
+    )
+
+
+def _buttons(progress: Progress | None, over: bool, drawn: int | None) -> tuple[Any, Any, Any]:
+    """-> (Start, Stop, timer): they share one place, and change when an audit begins or ends. A
+    button that is sent anew while somebody presses it would not notice."""
+    if drawn is not None and not over:
+        return (gr.skip(),) * 3
+    return (
         gr.update(visible=over, **_start_looks(progress)),
         gr.update(visible=not over, interactive=True),
         gr.Timer(active=not over),
-        gr.update(visible=bool(files)),
-        *((gr.update(value=str(file)) for file in files) if files else (gr.skip(),) * 3),
     )
 
 

@@ -14,7 +14,7 @@ EMPTY: Final = (
     "Every row through this template, tokenizer and mask: how long the rows are, how much of them "
     "is trained, what the length limit cuts off, and which rows repeat each other."
 )
-STALE: Final = "Something was changed since this audit: audit again to see what it did."
+STALE: Final = "This audit is of other data or settings than the page has now: audit again."
 _LEVELS: Final = {State.STOPPED: "info", State.FAILED: "error"}
 
 
@@ -41,7 +41,7 @@ def _sentence(progress: Progress) -> str:
     done, total = progress.audit.rows, progress.total
     match progress.state:
         case State.WAITING:
-            return f"Waiting: {waiting(progress.ahead)}".replace("job", "audit")
+            return waiting(progress.ahead).replace("job", "audit")
         case State.RUNNING:
             return f"{done:,} of {total:,} rows"
         case State.DONE:

@@ -196,7 +196,7 @@ class Audits:
         """Raises LabError or OSError where the audit cannot go on."""
         plan = job.plan
         if plan is None or job.stop.is_set():
-            job.tell(State.STOPPED, job.progress.audit, "Stopped before it began.")
+            job.tell(State.STOPPED, job.progress.audit, "It had not begun.")
             return
         job.folder.mkdir()
         tally = Tally(plan.max_length, plan.held_out)
@@ -224,12 +224,12 @@ class Audits:
         job.tell(state, found, text, (*_written(found, job.folder), table_file))
 
     def _why(self, job: _Job, done: int) -> str:
-        figures = f"the figures are those of the first {done:,} of {job.progress.total:,} rows."
+        figures = f"The figures are those of the first {done:,} of {job.progress.total:,} rows."
         if job.stop.is_set():
-            return f"Stopped: {figures}"
+            return figures
         return (
-            f"Ended after {duration(self._seconds)}, as long as an audit may take here: {figures} "
-            "Read fewer rows, or run the lab on your own machine."
+            f"An audit may take {duration(self._seconds)} here. {figures} Read fewer rows, or run "
+            "the lab on your own machine."
         )
 
 

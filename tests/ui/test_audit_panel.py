@@ -92,12 +92,12 @@ def test_what_an_audit_does_is_told_from_queue_to_end() -> None:
     assert "which rows repeat" in summary_value(None)["text"]
     assert lists_value(None) == {"lists": []}
     told = summary_value(progress(state=State.WAITING, ahead=2, total=9))
-    assert told["text"] == "Waiting: 2 audits stand before this one"
-    assert summary_value(progress(state=State.WAITING))["text"] == "Waiting: next in the queue"
+    assert told["text"] == "2 audits stand before this one"
+    assert summary_value(progress(state=State.WAITING))["text"] == "next in the queue"
     running = summary_value(progress(row("a", "Hi", "Yes"), state=State.RUNNING, total=4))
     assert (running["text"], running["share"], running["over"]) == ("1 of 4 rows", 0.25, False)
-    stopped = summary_value(progress(state=State.STOPPED, text="Stopped: early."))
-    assert (stopped["text"], stopped["level"]) == ("Stopped: early.", "info")
+    stopped = summary_value(progress(state=State.STOPPED, text="It was early."))
+    assert (stopped["text"], stopped["level"]) == ("It was early.", "info")
 
 
 def test_lists_name_what_there_is_and_leave_out_what_there_is_not() -> None:
@@ -149,7 +149,20 @@ def test_a_large_set_waits_for_its_button_and_says_when_it_is_stale(
     assert json.loads(audit_panel.enter(audits, choices(), id)[2])["text"] == ""
     changed = audit_panel.enter(audits, choices(max_length=30), id)
     assert changed[0] == SKIP
-    assert json.loads(changed[2])["text"].startswith("Something was changed since")
+    assert json.loads(changed[2])["text"].startswith("This audit is of other")
+
+
+def test_a_long_audit_is_not_given_up_because_a_new_page_holds_a_small_set(
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_panel, "AT_ONCE_ROWS", 159)
+    id, _, _ = audit_panel.start(audits, choices(), "")
+    small = choices(held=pack(DataConfig(rows=40)))
+    assert len(rows_of(DataConfig(rows=40)).splits.train) < 159
+    begun, _, line = audit_panel.enter(audits, small, id)
+    assert begun == SKIP
+    assert json.loads(line)["level"] == "warning"
+    assert audit_panel.enter(audits, small, "")[0] != SKIP
 
 
 def test_starting_again_stops_the_audit_before(audits: Audits, tmp_path: Path) -> None:

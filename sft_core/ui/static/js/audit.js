@@ -55,7 +55,7 @@
       fill(
         head,
         value.level ? mark(value.level) : value.over ? mark("good") : value.state ? h("span", { class: "spinner", "aria-hidden": "true" }) : null,
-        h("span", {}, value.state ? h("strong", {}, `${STATES[value.state]} `) : null, value.text),
+        h("span", {}, value.state ? h("strong", {}, STATES[value.state], value.state === "done" || value.state === "running" ? " " : ": ") : null, value.text),
       );
       fill(title, value.title || "");
       bar.hidden = !value.state || value.over;
