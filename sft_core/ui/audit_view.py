@@ -15,6 +15,7 @@ EMPTY: Final = (
     "is trained, what the length limit cuts off, and which rows repeat each other."
 )
 STALE: Final = "This audit is of other data or settings than the page has now: audit again."
+LONGEST: Final = 300
 _LEVELS: Final = {State.STOPPED: "info", State.FAILED: "error"}
 
 
@@ -98,7 +99,7 @@ def _notes(audit: Audit) -> list[dict[str, str]]:
             _note(
                 "warning" if audit.done else "error",
                 f"{who} could not be made into tokens and {_are(audit.failed)} in no figure. The "
-                f"first, {first.row}: {first.message}",
+                f"first, {_short(first.row)}: {_short(first.message)}",
             )
         )
     if audit.untrained_rows:
@@ -118,7 +119,7 @@ def _notes(audit: Audit) -> list[dict[str, str]]:
                 "warning",
                 f"{_rows(audit.leaked_rows, 'training row')} answer"
                 f"{'s' if audit.leaked_rows == 1 else ''} the prompt of a row that is kept back "
-                f"({pair.row} that of {pair.other}): what is measured there is no longer unseen. "
+                f"({_short(pair.row)} that of {_short(pair.other)}): what is measured there is no longer unseen. "
                 "Take such rows out of one side.",
             )
         )
@@ -147,6 +148,11 @@ def _are(count: int) -> str:
 
 def _have(count: int) -> str:
     return "have" if count > 1 else "has"
+
+
+def _short(text: str) -> str:
+    """What somebody's data or template says, as long as a sentence can bear it."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
 def _rows(count: int, noun: str) -> str:
@@ -251,7 +257,7 @@ def lists_value(progress: Progress | None) -> dict[str, Any]:
             "Failed",
             audit.failed,
             "Rows that could not be rendered or encoded. They are in no figure.",
-            [{"row": it.row, "why": it.message} for it in audit.failures],
+            [{"row": it.row, "why": _short(it.message)} for it in audit.failures],
         ),
     ]
     return {"lists": [it for it in lists if it["count"] or it["key"] in ("worst", "truncated")]}

@@ -141,7 +141,7 @@ class Audits:
     def get(self, id: str | None) -> Progress | None:
         """How far an audit is; None where it is not kept (any more)."""
         with self._lock:
-            job = self._jobs.get(id or "")
+            job = self._find(id)
             if job is None:
                 return None
             progress = job.progress
@@ -153,11 +153,19 @@ class Audits:
         return replace(progress, version=-1 - ahead, ahead=ahead)
 
     def stop(self, id: str | None) -> None:
-        """Ends an audit after the row that it is at; its figures until then stay."""
+        """Ends an audit after the row that it is at; its figures until then stay. One that waits
+        ends at once."""
         with self._lock:
-            job = self._jobs.get(id or "")
-        if job is not None:
+            job = self._find(id)
+            if job is None:
+                return
             job.stop.set()
+            if job.progress.state is State.WAITING:
+                job.tell(State.STOPPED, job.progress.audit, "It had not begun.")
+
+    def _find(self, id: object) -> _Job | None:
+        """What the browser sends may be anything."""
+        return self._jobs.get(id) if isinstance(id, str) else None
 
     def close(self) -> None:
         """Stops everything and deletes the files."""
@@ -194,13 +202,13 @@ class Audits:
 
     def _audit(self, job: _Job) -> None:
         """Raises LabError or OSError where the audit cannot go on."""
-        plan = job.plan
-        if plan is None or job.stop.is_set():
-            job.tell(State.STOPPED, job.progress.audit, "It had not begun.")
-            return
+        with self._lock:
+            plan = job.plan
+            if plan is None or job.progress.state.over:
+                return
+            job.tell(State.RUNNING, job.progress.audit)
         job.folder.mkdir()
         tally = Tally(plan.max_length, plan.held_out)
-        job.tell(State.RUNNING, tally.audit())
         end = time.monotonic() + self._seconds
         state, text = State.DONE, ""
         table_file = job.folder / "audit-rows.csv"

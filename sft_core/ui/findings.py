@@ -168,8 +168,8 @@ def mend(choices: Choices, sent: dict[str, Any]) -> tuple[Any, ...]:
     try:
         seen = look(contract(choices), conversation(choices))
         found = [finding for finding in seen.findings if finding.code == sent.get("code")]
-        number = int(sent.get("number") or 0)
-        if not 0 <= number < len(found):
+        number = sent.get("number")
+        if not isinstance(number, int) or not 0 <= number < len(found):
             return _answer(None, "That was mended already.")
         mended = remedy(choices, seen, found[number])
     except LabError as error:

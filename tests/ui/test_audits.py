@@ -102,9 +102,10 @@ def test_two_visitors_have_an_audit_each_and_the_second_sees_its_place(audits: A
     assert waiting is not None
     assert (waiting.state, waiting.ahead) == (State.WAITING, 2)
     audits.stop(second)  # somebody else's Stop
+    ended = end_of(audits, second)
+    assert (ended.state, ended.text) == (State.STOPPED, "It had not begun.")
     slow.gate.set()
     assert end_of(audits, first).audit.rows == 200
-    assert end_of(audits, second).state is State.STOPPED
     ended = end_of(audits, third)
     assert (ended.state, ended.audit.rows) == (State.DONE, 50)
 
@@ -163,7 +164,10 @@ def test_the_oldest_are_let_go_with_their_files(
     audits.close()
     assert not folder.exists()
     assert audits.get("no such") is None
-    assert audits.get(None) is None
+    odd: Any
+    for odd in (None, "", ["x"], {"a": 1}):  # a browser may send anything
+        assert audits.get(odd) is None
+        audits.stop(odd)
 
 
 def test_what_goes_wrong_costs_one_audit_and_is_told(

@@ -129,7 +129,8 @@ def test_what_was_mended_already_says_so() -> None:
     answer = findings.mend(choices(), {"code": CODE, "number": 0})
     assert controls(answer) == {}
     assert json.loads(answer[1])["text"] == "That was mended already."
-    for sent in ({}, {"code": CODE, "number": -1}, {"code": CODE, "number": 5}):
+    for number in (None, -1, 5, "0"):
+        sent = {"code": CODE, "number": number}
         assert controls(findings.mend(choices(end_of_turn=False), sent)) == {}
 
 

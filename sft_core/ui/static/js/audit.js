@@ -80,8 +80,8 @@
     function open(row) {
       return h(
         "button",
-        { type: "button", class: "link mono", title: "Open this row among the tokens", onclick: () => api.send("open", { row }) },
-        row,
+        { type: "button", class: "link mono", title: `Open ${row} among the tokens`, onclick: () => api.send("open", { row }) },
+        row.length > 60 ? `${row.slice(0, 58)} …` : row,
       );
     }
 
