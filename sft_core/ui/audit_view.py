@@ -15,6 +15,22 @@ EMPTY: Final = (
     "is trained, what the length limit cuts off, and which rows repeat each other."
 )
 STALE: Final = "This audit is of other data or settings than the page has now: audit again."
+CAPTIONS: Final = (
+    (
+        "How long the rows are",
+        "Tokens of each row before anything is cut off, counted in bars of equal width.",
+    ),
+    (
+        "How much of a row is trained",
+        "For each row, its trained tokens divided by its tokens within the length limit.",
+    ),
+    (
+        "What another limit would keep",
+        "Over all rows: the trained tokens that stand before a limit, as a share of all trained "
+        "tokens; and the rows no longer than it, as a share of all rows.",
+    ),
+)
+"""What each plot shows, and how it was computed."""
 LONGEST: Final = 300
 _LEVELS: Final = {State.STOPPED: "info", State.FAILED: "error"}
 
@@ -119,8 +135,8 @@ def _notes(audit: Audit) -> list[dict[str, str]]:
                 "warning",
                 f"{_rows(audit.leaked_rows, 'training row')} answer"
                 f"{'s' if audit.leaked_rows == 1 else ''} the prompt of a row that is kept back "
-                f"({_short(pair.row)} that of {_short(pair.other)}): what is measured there is no longer unseen. "
-                "Take such rows out of one side.",
+                f"({_short(pair.row)} that of {_short(pair.other)}): what is measured there is no "
+                "longer unseen. Take such rows out of one side.",
             )
         )
     return notes
@@ -182,8 +198,8 @@ def plot_values(progress: Progress | None) -> tuple[dict[str, Any], ...]:
     )
     drawn = (plots.lengths(audit), plots.shares(audit), plots.limits(audit))
     return tuple(
-        {"figure": figure.to_plotly_json(), "label": label}
-        for figure, label in zip(drawn, labels, strict=True)
+        {"figure": figure.to_plotly_json(), "label": label, "caption": caption, "how": how}
+        for figure, label, (caption, how) in zip(drawn, labels, CAPTIONS, strict=True)
     )
 
 

@@ -14,7 +14,9 @@ from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig, MissingTokens
 from sft_core.settings import HOST, Host
 from sft_core.types import ConfigError, Finding, LabError
+from sft_core.ui.fields import Fields, bind
 from sft_core.ui.look import Look, look
+from sft_core.ui.parts import LIGHT
 from sft_core.ui.session import (
     Choices,
     contract,
@@ -257,3 +259,14 @@ def build_mirror() -> Shown:
     once."""
     mended = view("mended", mended_value(None), events=["undo"], elem_id="mended-too")
     return Shown(mended, view("advice", {}, events=["fix"], elem_id="advice"))
+
+
+def wire(places: Sequence[Shown], undone: gr.State, choices: Fields[Choices]) -> None:
+    """A remedy sets the controls, which repaints all else as any change of them does. ``undone``
+    holds what was mended last."""
+    outputs = [undone, *(place.mended for place in places), *(choices[name] for name in MENDABLE)]
+    mend_it, inputs = bind(mend, choices, event=True)
+    undo_it, with_last = bind(undo, choices, undone)
+    for place in places:
+        place.findings.fix(mend_it, inputs, outputs, trigger_mode="once", **LIGHT)
+        place.mended.undo(undo_it, with_last, outputs, trigger_mode="once", **LIGHT)

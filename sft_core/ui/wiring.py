@@ -168,19 +168,7 @@ def wire_contract(page: Page) -> None:
     panel.builder.reset(back, inputs, panel.builder, **LIGHT).then(
         repaint, inputs, page.looked_at(), **LIGHT
     )
-    wire_findings(page)
-
-
-def wire_findings(page: Page) -> None:
-    """A remedy sets the controls, which repaints all else as any change of them does."""
-    panel, shown = page.template, (page.template.found, page.tokens.found)
-    lines = [place.mended for place in shown]
-    mended = [panel.undone, *lines, *(page.choices[name] for name in findings.MENDABLE)]
-    mend, inputs = bind(findings.mend, page.choices, event=True)
-    undo, with_last = bind(findings.undo, page.choices, panel.undone)
-    for place in shown:
-        place.findings.fix(mend, inputs, mended, trigger_mode="once", **LIGHT)
-        place.mended.undo(undo, with_last, mended, trigger_mode="once", **LIGHT)
+    findings.wire((panel.found, page.tokens.found), panel.undone, page.choices)
 
 
 def wire_model(page: Page, runs: Runs) -> None:

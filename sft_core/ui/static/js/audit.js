@@ -39,6 +39,8 @@
     return [button, said];
   }
 
+  SFT.why = why;
+
   views.audit = (root) => {
     const head = h("p", { class: "line", role: "status" });
     const bar = h(
@@ -80,7 +82,7 @@
     function open(row) {
       return h(
         "button",
-        { type: "button", class: "link mono", title: `Open ${row} among the tokens`, onclick: () => api.send("open", { row }) },
+        { type: "button", class: "link mono", data: { key: `row ${row}` }, title: `Open ${row} among the tokens`, onclick: () => api.send("open", { row }) },
         row.length > 60 ? `${row.slice(0, 58)} …` : row,
       );
     }
@@ -145,7 +147,7 @@
           ? h("p", { class: "quiet small" }, `The first ${count(list.rows.length)} of ${count(list.count)}; all of them stand in “All rows, CSV”.`)
           : null,
       );
-      if (focused) root.querySelector(`[data-key="${focused}"]`)?.focus();
+      if (focused) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     }
 
     return (next) => {
