@@ -8,6 +8,7 @@ one process of the template sandbox is ever taken by audits, and those who type 
 from __future__ import annotations
 
 import atexit
+import os
 import queue
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from typing import Final
 
 from sft_core.audit import Audit, FigureTable, RowTable, Tally, rows
 from sft_core.config import MaskPolicy
+from sft_core.disk import started
 from sft_core.settings import HOST, Host
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import BusyError, Example, Template
@@ -35,6 +37,9 @@ SHARED_SECONDS: Final = 120.0
 """How long an audit may take where strangers wait for theirs."""
 FRESH_SECONDS: Final = 0.25
 """How often the figures are renewed while rows stream in."""
+
+
+_PREFIX: Final = "sft-audits-"
 
 
 class State(StrEnum):
@@ -182,7 +187,8 @@ class Audits:
 
     def _home(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="sft-audits-"))
+            _sweep()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
             atexit.register(self.close)
         return self._folder
 
@@ -239,6 +245,14 @@ class Audits:
             f"An audit may take {duration(self._seconds)} here. {figures} Read fewer rows, or run "
             "the lab on your own machine."
         )
+
+
+def _sweep() -> None:
+    """Deletes the files of servers that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and started(int(pid)) is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _written(audit: Audit, folder: Path) -> tuple[Path, Path]:

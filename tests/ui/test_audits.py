@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -206,3 +210,16 @@ def test_nothing_is_made_before_the_first_audit(tmp_path: Path) -> None:
     assert made._folder is None
     assert made._thread is None
     made.close()
+
+
+def test_what_a_killed_server_left_behind_is_swept_away(
+    audits: Audits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone, alive = (tmp_path / f"sft-audits-{pid}-x" for pid in (ended.pid, os.getpid()))
+    for folder in (gone, alive):
+        folder.mkdir()
+    end_of(audits, audits.start(plan(examples(1))))
+    assert (gone.exists(), alive.exists()) == (False, True)
