@@ -1,4 +1,4 @@
-"""``python -m sft_core``: see ``cli.py``."""
+"""``python -m sft_core``: see ``cli``."""
 
 import sys
 

@@ -191,7 +191,8 @@ wreck one that can talk already, which is why it is not the default of ``TrainCo
 @dataclass(frozen=True, slots=True)
 class GenerateConfig:
     """How answers are drawn. ``temperature`` 0 is greedy. ``top_p`` 1 and ``top_k`` 0 keep the
-    whole distribution; ``repetition_penalty`` 1 leaves it as it is."""
+    whole distribution; ``repetition_penalty`` 1 leaves it as it is. ``stop_tokens`` are texts to
+    stop on instead of what training taught; empty is the right choice for a model tuned here."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -201,6 +202,7 @@ class GenerateConfig:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
+    stop_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens > 0, "max_new_tokens must be at least 1.")
@@ -208,6 +210,7 @@ class GenerateConfig:
         _check(0 < self.top_p <= 1, "top_p must be more than 0 and at most 1.")
         _check(self.top_k >= 0, "top_k cannot be negative; 0 turns it off.")
         _check(0 < self.repetition_penalty <= 10, "repetition_penalty must lie between 0 and 10.")
+        _check(all(self.stop_tokens), "A stop token cannot be empty; leave the list empty instead.")
         _check(self.seed >= 0, "seed cannot be negative.")
 
 

@@ -29,12 +29,14 @@ from sft_core.events import (
     Tally,
     Warned,
 )
+from sft_core.reports import Diagnosis
 from sft_core.rundir import never
 
 Point = tuple[float, float]
 
 WIDTH: Final = 64
 HEIGHT: Final = 12
+ROWS_SHOWN: Final = 5
 
 
 class Progress:
@@ -161,6 +163,36 @@ def _cell(tally: Tally | None) -> str:
 
 def _stopped(tally: Tally) -> str:
     return f"{tally.stopped}/{tally.count}"
+
+
+def diagnosis(report: Diagnosis, width: int = 88) -> str:
+    """Findings, the gravest first, each with its remedy and a few of its rows; then the figures."""
+    lines = []
+    for finding in report.findings.items:
+        lines.append(f"{finding.severity.upper():<8} {finding.code}")
+        mended = " A mended template is in the JSON." if finding.fixed_template else ""
+        set_to = "".join(f" --set {setting}" for setting in finding.fixed_settings)
+        remedy = finding.remedy + mended + (f" In a run:{set_to}" if set_to else "")
+        for text, first in ((finding.message, ""), (remedy, "-> ")):
+            indent = " " * 9
+            wrapped = textwrap.wrap(
+                printable(text), width, initial_indent=indent + first, subsequent_indent=indent
+            )
+            lines += wrapped
+        if len(finding.rows) > 1:
+            shown = ", ".join(finding.rows[:ROWS_SHOWN])
+            more = len(finding.rows) - ROWS_SHOWN
+            lines.append(f"{'':9}rows: {shown}" + (f" and {more} more" if more > 0 else ""))
+        lines.append("")
+    figures = report.audit
+    verdict = "No finding." if not lines else ""
+    lines += [verdict] if verdict else []
+    lines.append(
+        f"{figures.rows} rows, {figures.failed} failed; {figures.tokens:,} tokens, "
+        f"{figures.trained_share:.1%} of them trained; longest {figures.longest}; "
+        f"{figures.truncated_rows} truncated, {figures.untrained_rows} without a trained token."
+    )
+    return "\n".join(lines)
 
 
 def beside(prompt: str, answers: Mapping[Side, Answered], width: int = 38) -> str:

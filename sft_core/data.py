@@ -227,7 +227,7 @@ def write_jsonl(examples: Iterable[Example], path: Path) -> None:
     as they are."""
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
-            file.write(json.dumps(_plain(example), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_plain(example), ensure_ascii=False, default=str) + "\n")
 
 
 def _plain(example: Example) -> dict[str, Any]:
@@ -237,6 +237,8 @@ def _plain(example: Example) -> dict[str, Any]:
     row |= {key: value for key, value in optional.items() if value is not None}
     if example.tools:
         row["tools"] = list(example.tools)
+    if example.extra:
+        row["chat_template_kwargs"] = dict(example.extra)
     return row
 
 

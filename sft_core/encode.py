@@ -253,6 +253,26 @@ def end_of_turn(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
     return common
 
 
+def stop_sequences(
+    template: Template, tokenizer: Tokenizer, stop_tokens: Sequence[str] = ()
+) -> tuple[tuple[int, ...], ...]:
+    """What ends an answer: the end of turn that training teaches and the end of text; or, where
+    somebody chose ``stop_tokens``, the ids of those and nothing else. Raises TemplateError, and
+    EncodeError where the tokenizer cannot write a chosen one."""
+    if stop_tokens:
+        return tuple(_ids(tokenizer, text) for text in stop_tokens)
+    taught = end_of_turn(template, tokenizer)
+    text = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    return tuple(dict.fromkeys(ids for ids in (taught, text) if ids))
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    (result,) = tokenize(tokenizer, [Cut(text)])
+    if isinstance(result, EncodeError):
+        raise result
+    return tuple(result.ids)
+
+
 def _spellable(tokenizer: Tokenizer) -> Sequence[str]:
     """A few answers that the tokenizer can write, of different endings."""
     if not any(isinstance(it, EncodeError) for it in tokenize(tokenizer, list(map(Cut, _PROBES)))):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sft_core.config import GenerateConfig
+from sft_core.encode import stop_sequences
 from sft_core.events import AnswerEvent, Graded, Score, Scored, Tally
-from sft_core.generate import Answer, Ids, Voice, answer_batch, prompts_of, stop_sequences
+from sft_core.generate import Answer, Ids, Voice, answer_batch, prompts_of
 from sft_core.models import threads_for
 from sft_core.pace import never
 from sft_core.types import Example, LabError, Template
@@ -43,7 +44,7 @@ def grade(
     A prompt that leaves no room for an answer counts as answered wrongly, with nothing. Raises
     TemplateError where a prompt cannot be rendered.
     """
-    stops = stop_sequences(template, voice.tokenizer)
+    stops = stop_sequences(template, voice.tokenizer, config.stop_tokens)
     graded: list[Graded] = []
     with threads_for(voice.model):
         for start in range(0, len(examples), BATCH_ROWS):

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sft_core.config import GenerateConfig
-from sft_core.encode import encode_prompt, end_of_turn
+from sft_core.encode import encode_prompt, stop_sequences
 from sft_core.events import Answered, AnswerEvent, Side, TextGenerated
 from sft_core.models import Opened, arguments, require_context, threads_for
 from sft_core.pace import never
@@ -70,13 +70,6 @@ class Answer:
 
 
 # -- the contract with training ---------------------------------------------------------------
-
-
-def stop_sequences(template: Template, tokenizer: Tokenizer) -> tuple[Ids, ...]:
-    """What ends an answer: the end of turn that training teaches, and the end of text."""
-    taught = end_of_turn(template, tokenizer)
-    text = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-    return tuple(dict.fromkeys(ids for ids in (taught, text) if ids))
 
 
 def prompt_ids(example: Example, template: Template, tokenizer: Tokenizer) -> Ids:
@@ -225,7 +218,10 @@ def compare(
     that both texts grow together. Both draw with the same seed. A prompt that does not fit into
     a model's context is answered with the sentence that says so; the others go on."""
     voices = (base,) if tuned is None else (base, tuned)
-    stops = {voice.side: stop_sequences(template, voice.tokenizer) for voice in voices}
+    stops = {
+        voice.side: stop_sequences(template, voice.tokenizer, config.stop_tokens)
+        for voice in voices
+    }
     with threads_for(base.model):
         for number, messages in enumerate(prompts):
             example = Example(f"prompt {number + 1}", tuple(messages))

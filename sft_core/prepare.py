@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from sft_core import data, templates
 from sft_core.checkpoint import refusals
 from sft_core.config import LabConfig
+from sft_core.doctor import doctor
 from sft_core.encode import encode_many, require_trained
 from sft_core.events import PhaseEntered, RunEvent, Warned
 from sft_core.generate import prompts_of
@@ -28,11 +29,27 @@ from sft_core.types import (
     LabError,
     Message,
     NothingTrainedError,
+    Severity,
     Template,
 )
 
 NAMED_ROWS: Final = 3
 """So many unusable rows are quoted in a warning; the others are counted."""
+EXAMINED: Final = 8
+"""Training rows that the doctor looks at: a fault of the template shows in the first few."""
+TOLD: Final = frozenset(
+    {
+        "end-of-turn-missing",
+        "end-of-turn-untrained",
+        "truncated",
+        "nothing-trained",
+        "nothing-trained-after-truncation",
+        "template-fails",
+        "template-syntax",
+        "cannot-encode",
+    }
+)
+"""Findings that a run tells in its own words, or of every row that is left out or cut."""
 SAMPLES: Final = 3
 """Prompts that samples are drawn for where the configuration names none."""
 TEMPLATE: Final = "template.jinja"
@@ -107,6 +124,7 @@ def prepare(
     if should_stop():
         return None
     tools = yield from _tools(config)
+    yield from _diagnosed(config, splits.train[:EXAMINED], tools)
     yield PhaseEntered(phase=f"Encoding {len(splits.train) + len(splits.eval):,} rows")
 
     def encoded(examples: Sequence[Example]) -> tuple[Row, ...]:
@@ -165,6 +183,21 @@ def _tools(config: LabConfig) -> Generator[RunEvent, None, _Tools]:
             "rows are cut there.",
         )
     return _Tools(tokenizer, template, min(room, length), room)
+
+
+def _diagnosed(config: LabConfig, examples: Sequence[Example], tools: _Tools) -> Iterator[RunEvent]:
+    """What the doctor says of the first rows, except what the run tells anyway."""
+    found = doctor(
+        tools.template,
+        tools.tokenizer,
+        examples,
+        config.policy,
+        config.generate,
+        max_length=tools.length,
+    )
+    for finding in found.items:
+        if finding.severity is not Severity.INFO and finding.code not in TOLD:
+            yield Warned(code=finding.code, message=f"{finding.message} {finding.remedy}")
 
 
 def _encoded(

@@ -1,17 +1,21 @@
-"""What the lab found, as plain JSON for other programs: a row as it would be trained on, an answer,
-an evaluation."""
+"""What the lab found, as plain JSON for other programs: a row as it would be trained on, what is
+wrong with a data set, an answer, an evaluation."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sft_core.config import MaskPolicy
-from sft_core.doctor import examine
+from sft_core.audit import Audit, audit
+from sft_core.config import GenerateConfig, MaskPolicy
+from sft_core.data import Loaded
+from sft_core.doctor import Findings, doctor, examine, unreadable_rows
 from sft_core.encode import encode, encode_prompt
 from sft_core.events import Answered, Score, Side
 from sft_core.formats import recognise, to_example
+from sft_core.rivals import Difference, compare, mask
 from sft_core.sandbox import render
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import Example, Finding, LabError, RowError, Template
@@ -34,19 +38,50 @@ def examples(rows: Iterable[Any]) -> Iterator[Example | RowError]:
             yield RowError(id, str(error))
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What the doctor says of a data set in its setting, and the figures of the same rows."""
+
+    findings: Findings
+    audit: Audit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**self.findings.to_dict(), "audit": json.loads(self.audit.to_json())}
+
+
+def diagnosis(
+    data: Loaded,
+    template: Template,
+    tokenizer: Tokenizer,
+    policy: MaskPolicy,
+    generate_config: GenerateConfig,
+    max_length: int | None = None,
+) -> Diagnosis:
+    """A data set, examined and counted. Never raises for what is wrong with rows or template."""
+    found = doctor(
+        template, tokenizer, data.examples, policy, generate_config, max_length=max_length
+    )
+    bad = unreadable_rows([(row.row, row.message) for row in data.bad])
+    figures = audit(data.examples, template, tokenizer, policy, max_length)
+    return Diagnosis(Findings.sorted(found.rows, (*found.items, *bad)), figures)
+
+
 def row(
     example: Example,
     template: Template,
     tokenizer: Tokenizer,
     policy: MaskPolicy,
     max_length: int | None = None,
+    rival: str | None = None,
 ) -> dict[str, Any]:
     """A row as it would be trained on. Raises the LabError of one that cannot be rendered or
     encoded.
 
     ``ids``, ``labels``, ``reasons`` and ``offsets`` run in parallel; offsets are half-open ranges
     of characters of ``text``. ``generation_prompt`` is the row without its last answer, as text
-    and as the ids that generation sends.
+    and as the ids that generation sends. With the name of a ``rival``, "rival" says what that
+    method would train and how it differs; the length limit does not touch it.
     """
     special = tokenizer.special_tokens
     rendered = render(template, example, special)
@@ -54,7 +89,7 @@ def row(
     asked = replace(example, messages=example.prompt)
     prompt = render(template, asked, special, add_generation_prompt=True)
     findings = examine(template, tokenizer, example, policy, max_length)
-    return {
+    reported: dict[str, Any] = {
         "id": example.id,
         "text": rendered.text,
         "ids": encoded.ids,
@@ -64,6 +99,27 @@ def row(
         "generation_prompt": prompt.text,
         "generation_prompt_ids": encode_prompt(prompt, tokenizer),
         "findings": [_finding(finding) for finding in findings],
+    }
+    if rival is not None:
+        made = mask(rival, template, example, tokenizer, policy)
+        differences = compare(encoded, rendered, made)
+        reported["rival"] = {
+            "name": rival,
+            "text": made.text,
+            "ids": made.ids,
+            "labels": made.labels,
+            "differences": [_difference(it) for it in differences],
+        }
+    return reported
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    """``places`` are characters of the row's text, ``tokens`` positions in its ids."""
+    return {
+        "kind": difference.kind,
+        "sentence": difference.sentence,
+        "places": difference.places,
+        "tokens": difference.tokens,
     }
 
 

@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from sft_core.batch import Plan
 from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
-from sft_core.encode import end_of_turn
+from sft_core.encode import end_of_turn, stop_sequences
 from sft_core.evaluate import grade
 from sft_core.events import (
     CheckpointSaved,
@@ -35,7 +35,7 @@ from sft_core.events import (
     StepLogged,
     Warned,
 )
-from sft_core.generate import Voice, answer_batch, prompt_ids, stop_sequences
+from sft_core.generate import Voice, answer_batch, prompt_ids
 from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
@@ -100,7 +100,9 @@ class _Run:
         self.prepared, self.opened, self.learner, self.brake = prepared, opened, learner, brake
         self.voice = Voice(Side.TUNED, learner.bare, opened.tokenizer, opened.context)
         self.end = end_of_turn(prepared.template, opened.tokenizer)
-        self.stops = stop_sequences(prepared.template, opened.tokenizer)
+        self.stops = stop_sequences(
+            prepared.template, opened.tokenizer, config.generate.stop_tokens
+        )
         self.clock, self.meter = Clock(), Meter()
         self.rhythm = Rhythm()
         self.step = 0

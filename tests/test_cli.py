@@ -90,6 +90,24 @@ def test_inspect_takes_a_template_of_one_s_own(tmp_path: Path, capsys: Out) -> N
     assert set(row) == {"id", "error"}
 
 
+def test_inspect_says_what_a_rival_would_train(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA)
+    options = ("--template", "inst-resp", "--input", file, "--rival")
+    assert inspect(*options, "prefix-length") == 0
+    (row,) = printed(capsys)
+    assert row["rival"]["differences"] == []
+    assert row["rival"]["labels"] == row["labels"]
+    assert inspect(*options, "tokenise-apart") == 0
+    (row,) = printed(capsys)
+    (difference,) = row["rival"]["differences"]
+    assert row["rival"]["text"] == "<INST>Say hi<RESP>Hi."
+    assert difference["kind"] == "misses-end"
+    assert "without the '<END>'" in difference["sentence"]
+    (place,) = difference["places"]
+    assert row["text"][slice(*place)] == "<END>"
+    assert [row["labels"][at] for at in difference["tokens"]] == [row["ids"][-1]]
+
+
 def test_inspect_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     line = json.dumps(ALPACA).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
@@ -122,12 +140,93 @@ def test_inspect_knows_wrong_usage(
     assert "Traceback" not in said.err
 
 
-@pytest.mark.parametrize("line", ["", "inspect", "inspect --policy nobody", "trian", "compare"])
+@pytest.mark.parametrize(
+    "line", ["", "inspect", "inspect --policy nobody", "inspect --rival x", "trian", "compare"]
+)
 def test_wrong_options_leave_with_two(line: str, capsys: Out) -> None:
     with pytest.raises(SystemExit) as left:
         main(line.split())
     assert left.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+# -- doctor -----------------------------------------------------------------------------------
+
+
+def doctor(*options: str) -> int:
+    return main(["doctor", "--tokenizer", "bytes", *options])
+
+
+SILENT = "{% for m in messages %}{{ m.role }}: {{ m.content }}<END>{% endfor %}"
+
+
+def test_doctor_is_content_with_the_default(capsys: Out) -> None:
+    assert doctor("--template", "inst-resp", "--data", "six-tasks") == 0
+    shown = capsys.readouterr().out
+    assert "No finding." in shown
+    assert "160 rows, 0 failed" in shown
+
+
+def test_doctor_names_an_error_with_its_remedy_and_fails(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", ALPACA, ALPACA | {"instruction": "Again"})
+    template = tmp_path / "silent.jinja"
+    template.write_text(SILENT)
+    assert doctor("--template", str(template), "--data", file) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("ERROR    missing-generation-prompt")
+    assert "In 2 of 2 rows (100.0%)" in shown
+    assert "rows: row-1, row-2" in shown
+    assert doctor("--template", str(template), "--data", file, "--json") == 1
+    [report] = printed(capsys)
+    assert report["rows"] == 2
+    assert report["worst"] == "error"
+    assert report["audit"]["rows"] == 2
+    [silent] = [it for it in report["findings"] if it["code"] == "missing-generation-prompt"]
+    mended = tmp_path / "mended.jinja"
+    mended.write_text(silent["fixed_template"])
+    assert doctor("--template", str(mended), "--data", file) == 0
+
+
+def test_doctor_passes_with_warnings(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", BAD, ALPACA, BAD)
+    assert doctor("--template", "chatml", "--data", file, "--json") == 0
+    [report] = printed(capsys)
+    found = {it["code"]: it for it in report["findings"]}
+    assert report["worst"] == "warning"
+    assert found["row-unreadable"]["rows"] == ["row-1", "row-3"]
+    assert found["marker-split"]["fixed_settings"] == ["model.missing_tokens=add"]
+    options = ("--data", file, "--json", "--add-tokens", "--stop", "<END>")
+    assert doctor("--template", "chatml", *options) == 0
+    found = {it["code"]: it for it in printed(capsys)[0]["findings"]}
+    assert "marker-split" not in found
+    assert "'<END>'" in found["stop-differs"]["message"]
+
+
+def test_doctor_reports_a_template_that_cannot_be_read(tmp_path: Path, capsys: Out) -> None:
+    template = tmp_path / "broken.jinja"
+    template.write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    options = ("--data", "six-tasks", "--json", "--add-tokens")
+    assert doctor("--template", str(template), *options) == 1
+    [report] = printed(capsys)
+    [finding] = report["findings"]
+    assert (finding["code"], finding["line"], finding["column"]) == ("template-syntax", 2, 14)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--template", "inst-resp", "--data", "no-such-file.jsonl"),
+        ("--template", "no-such-preset", "--data", "six-tasks"),
+        ("--template", "tokenizer", "--data", "six-tasks"),
+        ("--template", "inst-resp", "--data", "six-tasks", "--rows", "0"),
+        ("--template", "inst-resp", "--data", "six-tasks", "--stop", ""),
+    ],
+)
+def test_doctor_knows_wrong_usage(options: tuple[str, ...], capsys: Out) -> None:
+    assert doctor(*options) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("sft_core: ")
+    assert told.out == ""
 
 
 # -- train ------------------------------------------------------------------------------------

@@ -123,7 +123,15 @@ def test_examples_are_kept_whole(tmp_path: Path) -> None:
         {"role": "assistant", "content": "b", "reasoning_content": "why"},
     ]
     rows = [
-        {"id": "m", "messages": turns, "category": "c", "fact": "f", "tools": [{"name": "f"}]},
+        {
+            "id": "m",
+            "messages": turns,
+            "category": "c",
+            "fact": "f",
+            "tools": [{"name": "f"}],
+            "documents": [{"text": "d"}],
+            "chat_template_kwargs": {"enable_thinking": False},
+        },
     ]
     alpaca = [{"instruction": "i", "input": "n", "output": "o"}]
     for given in (rows, alpaca):

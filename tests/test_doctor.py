@@ -2,80 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 import tokenizers
 
 from sft_core import doctor
 from sft_core.config import MaskPolicy, TrainOn
 from sft_core.doctor import examine
-from sft_core.encode import encode, missing_tokens
-from sft_core.sandbox import render
+from sft_core.encode import missing_tokens
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import Tokenizer, load_tokenizer
-from sft_core.types import (
-    Encoded,
-    Example,
-    Finding,
-    Message,
-    Severity,
-    Template,
-    ToolCall,
-    worst,
+from sft_core.types import Example, Message, Severity, Template, ToolCall, worst
+from tests.doctor_cases import (
+    CONVERSATIONS,
+    PAIR,
+    POLICY,
+    chat,
+    codes,
+    encoded,
+    grave,
+    only,
+    preset,
+    texts,
 )
 from tests.trained_tokenizers import FAMILIES, byte_fallback, byte_level, metaspace, word_piece
-
-POLICY = MaskPolicy()
-
-
-def preset(name: str) -> Template:
-    return Template(name, PRESETS[name].source)
-
-
-def chat(*turns: tuple[str, str] | Message) -> Example:
-    messages = (turn if isinstance(turn, Message) else Message(*turn) for turn in turns)
-    return Example("row-1", tuple(messages))
-
-
-PAIR = chat(("user", "What is 2+2?"), ("assistant", "It is 4."))
-
-CONVERSATIONS = {
-    "pair": PAIR,
-    "turns": chat(
-        ("user", "Hi"),
-        ("assistant", "Hello."),
-        ("user", "And you?"),
-        ("assistant", "Fine.\n\nYou?"),
-    ),
-    "system": chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello.")),
-    "unicode": chat(("user", "cafe\u0301 \U0001f600"), ("assistant", "nai\u0308ve \U0001f99c")),
-    "code": chat(("user", "code?"), ("assistant", "```python\nprint('x')\n```")),
-}
-
-
-def codes(found: tuple[Finding, ...]) -> list[str]:
-    return [finding.code for finding in found]
-
-
-def only(found: tuple[Finding, ...], code: str) -> Finding:
-    """The one finding of a code; each must have what a person needs."""
-    (finding,) = (finding for finding in found if finding.code == code)
-    assert finding.message.endswith((".", "]", ")")), finding.message
-    assert finding.remedy.endswith(".")
-    assert finding.rows == ("row-1",)
-    return finding
-
-
-def encoded(template: Template, tokenizer: Tokenizer, example: Example) -> Encoded:
-    return encode(render(template, example, tokenizer.special_tokens), tokenizer, POLICY)
-
-
-def texts(
-    finding: Finding, template: Template, tokenizer: Tokenizer, example: Example
-) -> list[str]:
-    """The tokens that a finding points at."""
-    ids = encoded(template, tokenizer, example).ids
-    return [tokenizer.id_to_text(ids[at]) for at in finding.tokens]
-
 
 # -- no false alarm ---------------------------------------------------------------------------
 
@@ -88,7 +41,9 @@ def test_stock_presets_with_fitting_tokenizers_are_sound(
 ) -> None:
     base = load_tokenizer("bytes") if kind == "bytes" else FAMILIES[kind]()
     fitting = base.with_tokens(missing_tokens(preset(name), base))
-    assert examine(preset(name), fitting, CONVERSATIONS[conversation], POLICY) == ()
+    found = examine(preset(name), fitting, CONVERSATIONS[conversation], POLICY)
+    assert grave(found) == []
+    assert set(codes(found)) <= {"stop-differs", "pad-is-trained"}
 
 
 @pytest.mark.model
@@ -98,7 +53,9 @@ def test_smollm2_with_its_templates_is_sound(name: str, conversation: str) -> No
     tokenizer = load_tokenizer("smollm2-135m-instruct")
     own = Template("tokenizer", tokenizer.chat_templates["default"])
     template = own if name == "tokenizer" else preset(name)
-    assert examine(template, tokenizer, CONVERSATIONS[conversation], POLICY) == ()
+    found = examine(template, tokenizer, CONVERSATIONS[conversation], POLICY)
+    assert grave(found) == []
+    assert set(codes(found)) <= {"stop-differs", "pad-is-trained", "template-differs"}
 
 
 def test_the_tutorials_words_are_sound() -> None:
@@ -117,9 +74,26 @@ def test_the_first_tutorials_template_has_its_two_faults() -> None:
 
 
 def test_a_template_that_does_not_compile() -> None:
-    broken = Template("mine", "{% for m in messages %}{{ m.content }")
-    finding = only(examine(broken, byte_level(), PAIR, POLICY), "template-fails")
+    broken = Template("mine", "{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    finding = only(examine(broken, byte_level(), PAIR, POLICY), "template-syntax")
     assert finding.severity is Severity.ERROR
+    assert "line 2" in finding.message
+    assert (finding.line, finding.column) == (2, 14)
+    assert codes(examine(broken, byte_level(), PAIR, POLICY)) == ["template-syntax"]
+
+
+def test_a_template_that_fails_on_an_order_of_roles() -> None:
+    picky = Template(
+        "picky",
+        "{% if messages[0].role == 'system' %}\n{{ raise_exception('no system turn') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}</s>{% endfor %}",
+    )
+    example = chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
+    finding = only(examine(picky, byte_level(), example, POLICY), "template-fails")
+    assert finding.severity is Severity.ERROR
+    assert "no system turn" in finding.message
+    assert "system → user → assistant" in finding.message
+    assert finding.line == 2
 
 
 def test_text_that_cannot_be_encoded() -> None:
@@ -177,7 +151,7 @@ def test_truncated() -> None:
 def test_what_is_cut_off_behind_the_last_trained_token_is_no_matter() -> None:
     tokenizer = byte_level()
     whole = len(encoded(preset("chatml"), tokenizer, PAIR))
-    assert examine(preset("chatml"), tokenizer, PAIR, POLICY, max_length=whole - 1) == ()
+    assert grave(examine(preset("chatml"), tokenizer, PAIR, POLICY, max_length=whole - 1)) == []
 
 
 def test_end_of_turn_missing() -> None:
@@ -210,7 +184,7 @@ def test_marker_split() -> None:
 def test_a_marker_that_only_a_message_spells_is_not_the_templates() -> None:
     tokenizer = load_tokenizer("bytes").with_tokens(["<|user|>", "<|assistant|>", "<|end|>"])
     example = chat(("user", "what is <|system|>?"), ("assistant", "a marker"))
-    assert examine(preset("user-end"), tokenizer, example, POLICY) == ()
+    assert grave(examine(preset("user-end"), tokenizer, example, POLICY)) == []
 
 
 def test_forged_special_token() -> None:
@@ -278,7 +252,7 @@ def test_trailing_space(family: str) -> None:
 
 def test_a_trailing_space_is_harmless_where_words_bring_none() -> None:
     bytes_ended = load_tokenizer("bytes").with_tokens(["</s>"])
-    assert examine(TRAILING, bytes_ended, PAIR, POLICY) == ()
+    assert grave(examine(TRAILING, bytes_ended, PAIR, POLICY)) == []
     assert "trailing-space" not in codes(examine(TRAILING, word_piece(), PAIR, POLICY))
 
 
@@ -323,7 +297,7 @@ def test_unknown_token() -> None:
     assert "'<unk>'" in finding.message
     assert texts(finding, preset("chatml"), tokenizer, example) == ["<unk>"]
     assert byte_fallback().unk_id is None
-    assert examine(preset("chatml"), byte_fallback(), example, POLICY) == ()
+    assert grave(examine(preset("chatml"), byte_fallback(), example, POLICY)) == []
 
 
 def test_lost_text() -> None:
@@ -350,24 +324,32 @@ def test_merged_border_is_explained() -> None:
     assert "".join(texts(finding, teasing, byte_level(), example)).startswith("it")
 
 
-def test_every_check_has_a_code_that_is_tested_here() -> None:
-    """A check that is added without a test of its code would fail this."""
-    import ast
-    from pathlib import Path
-
-    source = Path(__file__).read_text(encoding="utf-8")
+def every_code() -> set[str]:
+    """The codes that the doctor's modules can give, read from their source."""
     folder = Path(str(doctor.__file__)).parent
-    named = {
-        node.args[0].value
+    return {
+        code.value
         for path in folder.glob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id in ("Finding", "_stopped")
-        and isinstance(node.args[0], ast.Constant)
+        and node.func.id == "Finding"
+        for code in ast.walk(node.args[0])
+        if isinstance(code, ast.Constant) and isinstance(code.value, str)
     }
-    assert len(named) >= 17
-    assert not [code for code in named if f'"{code}")' not in source]
+
+
+def test_every_code_has_a_test() -> None:
+    tests = Path(__file__).parent.glob("test_doctor*.py")
+    source = "".join(path.read_text(encoding="utf-8") for path in tests)
+    assert len(every_code()) >= 43
+    assert not [code for code in every_code() if f'"{code}"' not in source]
+
+
+def test_every_code_stands_in_the_readme() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z-]+)` \| (?:error|warning|info)", text, re.MULTILINE))
+    assert listed == every_code()
 
 
 def test_the_gravest_comes_first() -> None:

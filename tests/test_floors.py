@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "sandbox",
         "reasons",
         "encode",
+        "rivals",
         "doctor",
         "audit",
         "plots",
@@ -43,7 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "train",
     ),
     ("disk", "rundir", "compute", "jobs", "zerogpu", "worker", "jobqueue", "runs", "export"),
-    ("console", "reports", "cli", "__main__", "ui"),
+    ("reports", "console", "cli", "__main__", "ui"),
 )
 TENSOR_LIBRARIES = {"torch", "transformers", "accelerate", "peft"}
 

@@ -228,3 +228,55 @@ def test_any_row_is_an_example_or_a_row_error(case: tuple[str, dict[str, Any]]) 
         assert str(error)  # noqa: PT017 - either outcome is right, nothing else is
     else:
         assert any(message.role == "assistant" for message in example.messages)
+
+
+# -- what a row gives its template besides turns ----------------------------------------------
+
+
+def test_documents_and_variables_of_a_template() -> None:
+    row = {
+        "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}],
+        "documents": [{"title": "Sums", "text": "2+2 is 4"}],
+        "chat_template_kwargs": {"enable_thinking": False, "date_string": "1 May 2020"},
+    }
+    assert read(row).extra == {
+        "documents": [{"title": "Sums", "text": "2+2 is 4"}],
+        "enable_thinking": False,
+        "date_string": "1 May 2020",
+    }
+    as_text = row | {"chat_template_kwargs": '{"enable_thinking": true}', "documents": ""}
+    assert read(as_text).extra == {"enable_thinking": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"documents": "none"}, "no JSON"),
+        ({"documents": {"text": "x"}}, "not a list"),
+        ({"chat_template_kwargs": [1]}, "not an object"),
+        ({"chat_template_kwargs": {"messages": []}}, "which the lab sets itself"),
+    ],
+)
+def test_documents_and_variables_that_are_none(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(RowError, match=why):
+        read({"prompt": "2+2?", "response": "4", **given})
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"content": "4", "reasoning_content": "two and two"},
+        {"content": "4", "thinking": "two and two"},
+        {"content": [{"type": "thinking", "thinking": "two and two"}, "4"]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "two and two"}]},
+                {"type": "text", "text": "4"},
+            ]
+        },
+        {"content": [{"type": "reasoning", "text": "two and two"}, {"type": "text", "text": "4"}]},
+    ],
+)
+def test_reasoning_in_every_spelling(turn: dict[str, Any]) -> None:
+    answer = read({"prompt": "2+2?", "response": [{"role": "assistant", **turn}]}).messages[-1]
+    assert (answer.text, answer.reasoning) == ("4", "two and two")

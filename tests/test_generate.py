@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from sft_core import sandbox
 from sft_core.config import GenerateConfig, MaskPolicy
-from sft_core.encode import encode
+from sft_core.encode import encode, stop_sequences
 from sft_core.events import Answered, Side, TextGenerated
 from sft_core.generate import (
     UNDECODED,
@@ -25,7 +25,6 @@ from sft_core.generate import (
     compare,
     generate,
     prompt_ids,
-    stop_sequences,
 )
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
@@ -99,6 +98,12 @@ def test_an_answer_stops_on_the_end_of_turn_and_on_the_end_of_text() -> None:
 def test_an_end_of_turn_left_as_text_is_a_sequence() -> None:
     tokenizer = load_tokenizer("bytes")
     assert stop_sequences(preset("chatml"), tokenizer)[0] == tuple(b"<|im_end|>")
+
+
+def test_chosen_stop_tokens_stand_instead_of_what_was_taught() -> None:
+    tokenizer = load_tokenizer("bytes")
+    chosen = stop_sequences(preset("inst-resp"), tokenizer, ("<INST>", "ab"))
+    assert chosen == ((tokenizer.token_to_id("<INST>"),), tuple(b"ab"))
 
 
 # -- one answer -------------------------------------------------------------------------------

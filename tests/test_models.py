@@ -307,9 +307,9 @@ def test_smollm2_is_unpacked_once_opens_answers_and_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from sft_core.config import GenerateConfig, MaskPolicy
-    from sft_core.encode import encode
+    from sft_core.encode import encode, stop_sequences
     from sft_core.events import Side
-    from sft_core.generate import Answer, Voice, generate, prompt_ids, stop_sequences
+    from sft_core.generate import Answer, Voice, generate, prompt_ids
     from sft_core.learner import Learner
     from sft_core.sandbox import render
 

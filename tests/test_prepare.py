@@ -166,9 +166,21 @@ def test_sample_prompts_that_cannot_be_asked_are_told_and_passed_over(tmp_path: 
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
     )
     config = configured(tmp_path, test_rows=0).but(template=strict)
-    result, [warning] = ready(config.with_settings(['sample_prompts=["Who?"]']))
+    result, warnings = ready(config.with_settings(['sample_prompts=["Who?"]']))
     assert result.samples == ()
-    assert "Say more." in warning
+    assert "Say more." in warnings[-1]
+
+
+def test_what_the_doctor_says_of_the_first_rows_is_told_before_a_step_is_made(
+    tmp_path: Path,
+) -> None:
+    silent = TemplateConfig(
+        name="silent",
+        source="{% for m in messages %}{{ m.role }}: {{ m.content }}<END>{% endfor %}",
+    )
+    _, [warning] = ready(configured(tmp_path, test_rows=0).but(template=silent))
+    assert "ignores add_generation_prompt" in warning
+    assert warning.endswith("if add_generation_prompt is set.")
 
 
 def test_prompts_beyond_the_context_stay_among_the_test_rows_and_are_told(tmp_path: Path) -> None:

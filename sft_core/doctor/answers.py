@@ -1,9 +1,13 @@
-"""Checks of the answers: whether anything is trained, and whether answers end."""
+"""Checks of the answers: whether anything is trained, and nothing but answers."""
 
 from __future__ import annotations
 
+from sft_core.config import TrainOn
 from sft_core.doctor.case import Case, Found
 from sft_core.types import Finding, Reason, Region, Severity
+
+SHOWN = 40
+"""Characters of a text that a sentence quotes."""
 
 
 def nothing_trained(case: Case) -> Found:
@@ -23,10 +27,11 @@ def nothing_trained(case: Case) -> Found:
 
 
 def cut_off(case: Case) -> Found:
-    limit, encoded = case.max_length, case.encoded
+    limit, encoded = case.setting.max_length, case.encoded
     if limit is None or len(encoded) <= limit or not encoded.trained:
         return
     lost = [i for i in range(limit, len(encoded)) if encoded.reasons[i].trained]
+    longer = (f"train.max_length={len(encoded)}",)
     if len(lost) == encoded.trained:
         first = encoded.reasons.index(next(r for r in encoded.reasons if r.trained))
         yield Finding(
@@ -36,6 +41,7 @@ def cut_off(case: Case) -> Found:
             f"first {limit} tokens are kept.",
             f"Raise max_length to at least {len(encoded)}, or drop the row.",
             tokens=tuple(lost),
+            fixed_settings=longer,
         )
     elif lost:
         yield Finding(
@@ -45,6 +51,7 @@ def cut_off(case: Case) -> Found:
             f"{limit}, the end of the answer among them.",
             f"Raise max_length to {len(encoded)} to keep all of this row.",
             tokens=tuple(lost),
+            fixed_settings=longer,
         )
 
 
@@ -73,38 +80,81 @@ def empty_answer(case: Case) -> Found:
             )
 
 
-def ends_on_user_turn(case: Case) -> Found:
-    if case.example.messages and case.example.messages[-1].role != "assistant":
-        yield Finding(
-            "ends-on-user-turn",
-            Severity.WARNING,
-            f"The conversation ends on a {case.example.messages[-1].role} turn. Nobody answers "
-            "it, so its last part is read and never trained.",
-            "End the row with an answer, or drop its last turn.",
-        )
+def others_trained(case: Case) -> Found:
+    """What users, the system and tools say, where it is trained as if the model said it."""
+    roles = case.rendered.roles
+    asked = [
+        span
+        for span in case.rendered.spans
+        if span.region is Region.CONTENT
+        and span.message is not None
+        and roles[span.message] != "assistant"
+    ]
+    tokens = _trained_under(case, [(span.start, span.end) for span in asked])
+    if not tokens:
+        return
+    share = len(tokens) / case.encoded.trained
+    everything = case.policy.train_on is TrainOn.ALL
+    yield Finding(
+        "prompt-trained",
+        Severity.WARNING,
+        f"{len(tokens)} of {case.encoded.trained} trained tokens ({share:.0%}) are what the user "
+        "or the system says: the model learns to ask as well as to answer.",
+        "Train the answers only."
+        if everything
+        else "Put something between the answer and what follows it, such as a line break.",
+        tokens=tokens,
+        fixed_settings=("policy.train_on=assistant",) if everything else (),
+    )
 
 
-def end_missing(case: Case) -> Found:
-    closed = {span.message for span in case.rendered.spans if span.region is Region.END_OF_TURN}
-    if any(message not in closed for message, _ in case.trained_turns):
-        yield Finding(
-            "end-of-turn-missing",
-            Severity.WARNING,
-            "The template prints nothing that ends an answer: after tuning the model will not "
-            "know when to stop.",
-            "Print an end after each answer, such as {{ eos_token }}.",
-        )
-
-
-def end_untrained(case: Case) -> Found:
-    reasons = case.encoded.reasons
-    tokens = tuple(i for i, reason in enumerate(reasons) if reason is Reason.END_NOT_TRAINED)
+def header_trained(case: Case) -> Found:
+    """Markup that opens a turn, trained as if it belonged to the answer."""
+    spans = [span for span in case.rendered.spans if span.region is Region.HEADER]
+    tokens = _trained_under(case, [(span.start, span.end) for span in spans])
     if tokens:
         yield Finding(
-            "end-of-turn-untrained",
-            Severity.WARNING,
-            f"The end of turn {case.text_of(tokens[-1])!r} is printed but not trained: after "
-            "tuning the model may not stop.",
-            "Train the end of turn.",
+            "header-trained",
+            Severity.INFO if case.policy.train_on is TrainOn.ALL else Severity.WARNING,
+            f"{len(tokens)} trained tokens are markup that opens a turn, such as "
+            f"{case.text_of(tokens[0])!r}: generation sends that, so nothing is learnt from it.",
+            "Train the answers only.",
             tokens=tokens,
+            fixed_settings=("policy.train_on=assistant",),
         )
+        return
+    prompts = case.asked, case.asked_without
+    if None in prompts or len({prompt.text for prompt in prompts if prompt}) == 1:
+        return  # without any generation prompt this is another fault, and has its own check
+    for message, start in case.trained_turns:
+        own, said = next(case.own_words(message), None), case.said(message)
+        opening = case.rendered.text[start : own[0]] if own else ""
+        if message and opening.strip() and not said.reasoning and not said.tool_calls:
+            header = "assistant" in opening or "model" in opening
+            yield Finding(
+                "header-trained",
+                Severity.WARNING if header else Severity.INFO,
+                f"The template prints {opening[:SHOWN]!r} in front of the answer, and generation "
+                "does not send it: the model is trained to print it itself.",
+                "Let the generation prompt end where the answer begins."
+                if header
+                else "Nothing has to be done if the model printed that before, too.",
+                tokens=case.positions(start, start + len(opening)),
+            )
+            return
+
+
+def _trained_under(case: Case, places: list[tuple[int, int]]) -> tuple[int, ...]:
+    """Trained tokens inside one of ``places``, or of which a visible character lies in one: a
+    space that an answer's last token took along is no matter."""
+    text, offsets = case.rendered.text, case.encoded.offsets
+    return tuple(
+        i
+        for i, reason in enumerate(case.encoded.reasons)
+        if reason.trained
+        and any(
+            (start <= offsets[i][0] and offsets[i][1] <= end)
+            or text[max(offsets[i][0], start) : min(offsets[i][1], end)].strip()
+            for start, end in places
+        )
+    )

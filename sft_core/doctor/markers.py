@@ -25,6 +25,7 @@ def split_markers(case: Case) -> Found:
             "instead, which a message could spell as well.",
             "Add them as tokens, or choose a template whose markers the tokenizer has.",
             tokens=tuple(sorted(positions)),
+            fixed_settings=("model.missing_tokens=add",),
         )
 
 
@@ -69,4 +70,18 @@ def double_bos(case: Case) -> Found:
             f"The text begins with {case.text_of(0)!r} twice, which the model has never seen.",
             "Let the template print bos_token once.",
             tokens=(0, 1),
+        )
+
+
+def missing_bos(case: Case) -> Found:
+    bos = case.tokenizer.bos_id
+    own = case.template.source in case.tokenizer.chat_templates.values()
+    if bos is not None and case.tokenizer.adds_bos and not own and bos not in case.encoded.ids[:1]:
+        yield Finding(
+            "missing-bos",
+            Severity.WARNING,
+            f"The text does not begin with {case.tokenizer.id_to_text(bos)!r}, with which this "
+            "tokenizer begins every text: the model has hardly seen one without it.",
+            "Let the template print bos_token at its beginning.",
+            tokens=(0,) if case.encoded.ids else (),
         )

@@ -57,19 +57,25 @@ def no_generation_prompt(case: Case) -> Found:
     said = case.said(message)
     if case.asked.text != case.asked_without.text or said.tool_calls or said.reasoning:
         return  # it prints something, or the answer itself begins with markup
-    end = _own_words(case, message, start)
+    end = own_words_start(case, message, start)
     if case.rendered.text[start:end].strip():
+        named = "add_generation_prompt" in case.template.source
         yield Finding(
-            "missing-generation-prompt",
+            "unused-generation-prompt" if named else "missing-generation-prompt",
             Severity.ERROR,
-            "The template ignores add_generation_prompt: at generation the model must print "
-            f"{case.rendered.text[start:end]!r} itself before it answers.",
+            (
+                "The template mentions add_generation_prompt, but prints nothing for it here"
+                if named
+                else "The template ignores add_generation_prompt"
+            )
+            + f": at generation the model must print {case.rendered.text[start:end]!r} itself "
+            "before it answers.",
             "Print what opens an assistant turn at the end, if add_generation_prompt is set.",
             tokens=case.positions(start, end),
         )
 
 
-def _own_words(case: Case, message: int, start: int) -> int:
+def own_words_start(case: Case, message: int, start: int) -> int:
     """Where the words of an answer begin in the text, at or behind ``start``."""
     words = case.said(message).text.strip()
     found = case.rendered.text.find(words, start) if words else -1

@@ -267,7 +267,7 @@ def _line(trace: TracebackType | None, template: jinja2.Template) -> int | None:
 
 
 _OFFSET = re.compile(r"unexpected char .* at (\d+)$")
-_QUOTED = re.compile(r"(?:got|tag|named|block) '([^']+)'")
+_QUOTED = re.compile(r"(?:got|tag|named|block|unexpected) '([^']+)'")
 
 
 def _syntax_error(source: str, error: jinja2.TemplateSyntaxError) -> TemplateError:
@@ -279,12 +279,19 @@ def _syntax_error(source: str, error: jinja2.TemplateSyntaxError) -> TemplateErr
 
 
 def _column(source: str, line: int, message: str) -> int | None:
-    """Jinja tells the line only; the column follows from what its message quotes."""
+    """Jinja tells the line only; the column follows from what its message quotes. Where that
+    names no place, it is where the line ends for a template that ends too soon, else where the
+    line begins."""
     if offset := _OFFSET.search(message):
         before = re.sub(r"\r\n|\r", "\n", source)[: int(offset[1])]
         return len(before) - before.rfind("\n")
     lines = source.splitlines()
     quoted = _QUOTED.search(message)
-    if quoted and 0 < line <= len(lines) and lines[line - 1].count(quoted[1]) == 1:
-        return lines[line - 1].index(quoted[1]) + 1
-    return None
+    if not 0 < line <= len(lines):
+        return None
+    here = lines[line - 1]
+    if quoted and here.count(quoted[1]) == 1:
+        return here.index(quoted[1]) + 1
+    if "end of template" in message.lower():
+        return len(here) + 1
+    return len(here) - len(here.lstrip()) + 1

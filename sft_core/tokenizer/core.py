@@ -132,6 +132,15 @@ class Tokenizer:
         the files name as unk_token."""
         return self.spelling.unknown_id
 
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether its files put BOS in front of every text, as its model has always read it. The
+        lab never does that by itself: a template must print it."""
+        if self._post_processor is None or self.bos_id is None:
+            return False
+        bare = self.backend.encode("a", add_special_tokens=False)
+        return bool(self._post_processor.process(bare).ids[:1] == [self.bos_id])
+
     def _named_id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
         return None if text is None else self.token_to_id(text)

@@ -41,13 +41,17 @@ class Asked:
     repetition_penalty: float | None
     seed: float | None
     max_new_tokens: float | None
+    stop_on: str = ""
 
     def config(self) -> GenerateConfig:
         """Raises ConfigError."""
         length = whole(self.max_new_tokens, "Longest answer")
         penalty = given(self.repetition_penalty, "Repetition penalty")
+        stops = tuple(self.stop_on.split())
         if self.how == GREEDY:
-            return GenerateConfig(max_new_tokens=length, repetition_penalty=penalty)
+            return GenerateConfig(
+                max_new_tokens=length, repetition_penalty=penalty, stop_tokens=stops
+            )
         temperature = given(self.temperature, "Temperature")
         if not temperature:
             raise ConfigError("Temperature 0 is greedy: raise it to sample, or choose greedy.")
@@ -58,6 +62,7 @@ class Asked:
             top_k=whole(self.top_k, "Top k"),
             repetition_penalty=penalty,
             seed=whole(self.seed, "Seed"),
+            stop_tokens=stops,
         )
 
 
@@ -234,6 +239,15 @@ def _controls(generate: GenerateConfig) -> tuple[dict[str, Any], gr.Column]:
             step=0.05,
             min_width=120,
         )
+    stop_on = gr.Textbox(
+        " ".join(generate.stop_tokens),
+        label="Stop on",
+        placeholder="what training taught as the end of a turn",
+        info="Other tokens, such as <|endoftext|>, show what happens when a program stops on the "
+        "wrong one.",
+        max_lines=1,
+        elem_id="stop-on",
+    )
     with gr.Column(visible=False) as sampling, gr.Row(elem_classes="pairwise"):
         temperature = gr.Slider(0, 2, 0.7, step=0.05, label="Temperature", min_width=120)
         top_p = gr.Slider(0.05, 1, 0.9, step=0.01, label="Top p", min_width=120)
@@ -247,5 +261,6 @@ def _controls(generate: GenerateConfig) -> tuple[dict[str, Any], gr.Column]:
         "repetition_penalty": penalty,
         "seed": seed,
         "max_new_tokens": length,
+        "stop_on": stop_on,
     }
     return controls, sampling

@@ -146,6 +146,7 @@ def _findings(seen: Look) -> tuple[Finding, ...]:
             seen.example,
             seen.config.policy,
             limit(seen.config),
+            seen.config.generate,
         )
     except LabError as error:
         return own or (_as_finding(error),)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from sft_core.tokenizer import Tokenizer
-from sft_core.types import Reason, Token
+from sft_core.types import Encoded, Reason, Token
 from sft_core.ui.look import Look
 
 NAMES: Final[Mapping[Reason, str]] = {
@@ -46,9 +47,15 @@ def tokens_value(seen: Look) -> dict[str, Any]:
         "added": [id for id in added if id is not None],
         "forged": list(encoded.forged),
         "cut": seen.cut,
+        "key": fingerprint(encoded),
         "title": seen.example.id,
         **_note(seen),
     }
+
+
+def fingerprint(encoded: Encoded) -> int:
+    """Tells whether something that speaks of tokens by position speaks of these."""
+    return zlib.crc32(repr((encoded.ids, encoded.offsets, encoded.dropped)).encode())
 
 
 def _row(token: Token, tokenizer: Tokenizer) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from sft_core.ui import findings
+from sft_core.ui import findings, rival_view
 from sft_core.ui.findings import Shown
 from sft_core.ui.look import Look
 from sft_core.ui.sources import PARTS, Pick, Rows
@@ -19,6 +19,8 @@ class Tab:
     stepper: gr.HTML
     found: Shown
     inspector: gr.HTML
+    rival: gr.Dropdown
+    differences: gr.HTML
 
 
 def stepper_value(rows: Rows, pick: Pick, seen: Look) -> dict[str, Any]:
@@ -43,6 +45,16 @@ def _limits(seen: Look) -> str:
 
 def build(rows: Rows, seen: Look) -> Tab:
     stepper = view("stepper", stepper_value(rows, Pick(), seen), events=["pick"], elem_id="stepper")
+    with gr.Row(elem_classes="inline", elem_id="rival-row"):
+        rival = gr.Dropdown(
+            rival_view.CHOICES,
+            value=rival_view.NONE,
+            label="Compare with",
+            elem_id="rival",
+            scale=0,
+            min_width=220,
+        )
+    differences = view("rival", {}, elem_id="differences")
     found = findings.build_mirror()
     inspector = view("inspector", {}, elem_id="inspector")
-    return Tab(stepper, found, inspector)
+    return Tab(stepper, found, inspector, rival, differences)

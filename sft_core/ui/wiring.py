@@ -17,6 +17,7 @@ from sft_core.ui import (
     audit_panel,
     data_panel,
     findings,
+    rival_view,
     run_handlers,
     settings_form,
     template_panel,
@@ -98,6 +99,7 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_data(page)
     wire_contract(page)
     wire_model(page, runs)
+    wire_rival(page)
     wire_training(page, runs, blocks)
     wire_grading(page, runs)
     wire_comparison(page, runs)
@@ -169,6 +171,19 @@ def wire_contract(page: Page) -> None:
         repaint, inputs, page.looked_at(), **LIGHT
     )
     findings.wire((panel.found, page.tokens.found), panel.undone, page.choices)
+
+
+def wire_rival(page: Page) -> None:
+    """The other masker is asked anew whenever the tokens were."""
+    oppose, inputs = bind(rival_view.oppose, page.choices, page.tokens.rival)
+    gr.on(
+        [page.tokens.rival.change, page.template.tokens.change],
+        oppose,
+        inputs,
+        page.tokens.differences,
+        trigger_mode="always_last",
+        **LIGHT,
+    )
 
 
 def wire_model(page: Page, runs: Runs) -> None:

@@ -39,6 +39,7 @@ from sft_core.ui import (
     template_panel,
     words,
 )
+from sft_core.ui.compare import Asked
 from sft_core.ui.data_panel import Source
 from sft_core.ui.look import OUT_OF_REACH, look
 from sft_core.ui.session import Choices, preset_source
@@ -387,3 +388,9 @@ def test_words() -> None:
     import doctest
 
     assert doctest.testmod(words).failed == 0
+
+
+def test_compare_stops_on_what_is_typed() -> None:
+    asked = Asked("", "greedy", None, None, None, 1.0, None, 20, " <|endoftext|>  </s> ")
+    assert asked.config().stop_tokens == ("<|endoftext|>", "</s>")
+    assert Asked("", "greedy", None, None, None, 1.0, None, 20).config().stop_tokens == ()

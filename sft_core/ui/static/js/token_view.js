@@ -94,6 +94,7 @@
         if (i === kept) part.append(h("div", { class: "limit" }, `Length limit ${count(kept)}: everything below is cut off`));
         const token = i < kept ? value.tokens[i] : value.dropped[i - kept];
         const chip = T.chip(token, i, value, show.spaces);
+        if (!value.compact) SFT.rival.mark(chip, i, value.key);
         if (i >= kept) chip.className += " t-dropped";
         if (found.has(i)) chip.className += " t-found";
         part.append(chip);
@@ -108,6 +109,7 @@
       const total = value.tokens.length + value.dropped.length;
       box.classList.toggle("with-ids", show.ids);
       box.setAttribute("aria-label", `${count(total)} tokens; arrow keys move, Enter pins`);
+      box.dataset.key = value.key;
       box.replaceChildren(nodes(0, Math.min(BATCH, total)));
       const more = (from) => {
         if (round !== painting || from >= total) return;
@@ -153,7 +155,7 @@
       }
       at(index)?.classList.add("now");
       if (index > 0) at(index - 1)?.classList.add("source");
-      fill(card, T.card(value, index, pinned === index));
+      fill(card, T.card(value, index, pinned === index), value.compact ? null : SFT.rival.notes(index, value.key));
     }
 
     const indexOf = (event) => {
