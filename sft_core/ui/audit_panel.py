@@ -15,10 +15,17 @@ import gradio as gr
 from sft_core.config import LabConfig
 from sft_core.settings import HOST
 from sft_core.types import ConfigError, LabError
-from sft_core.ui import data_panel
-from sft_core.ui.audit_view import STALE, lists_value, plot_values, summary_value
+from sft_core.ui import data_panel, findings
+from sft_core.ui.audit_view import (
+    STALE,
+    lists_value,
+    plot_values,
+    summary_value,
+    survey_value,
+)
 from sft_core.ui.audits import Audits, Plan, Progress
 from sft_core.ui.fields import Fields, bind
+from sft_core.ui.findings import Shown
 from sft_core.ui.header import mask_text, template_title
 from sft_core.ui.look import limit, look
 from sft_core.ui.parts import LIGHT
@@ -29,7 +36,7 @@ from sft_core.ui.view import dumps, view
 POLL_SECONDS: Final = 0.5
 AT_ONCE_ROWS: Final = 1000
 """A set of so many rows is audited as soon as somebody looks; a larger one when asked to."""
-FOLLOWED: Final = 13
+FOLLOWED: Final = 14
 """How many outputs ``follow`` has."""
 
 
@@ -44,6 +51,7 @@ class Panel:
     line: gr.HTML
     summary: gr.HTML
     plots: tuple[gr.HTML, gr.HTML, gr.HTML]
+    found: Shown
     lists: gr.HTML
     files: tuple[gr.DownloadButton, gr.DownloadButton, gr.DownloadButton]
     saved: gr.Row
@@ -53,7 +61,7 @@ class Panel:
 
     def followed(self) -> list[Any]:
         """What ``follow`` gives values for, in its order."""
-        shown = [self.summary, *self.plots, self.lists]
+        shown = [self.summary, *self.plots, self.found.findings, self.lists]
         return [self.drawn, *shown, self.start, self.stop, self.timer, self.saved, *self.files]
 
 
@@ -97,8 +105,8 @@ def stop(audits: Audits, id: str | None) -> Any:
 
 
 def follow(audits: Audits, id: str | None, drawn: int | None) -> tuple[Any, ...]:
-    """-> (version drawn, summary, three plots, lists, Start, Stop, timer, downloads, three files).
-    Nothing is sent while nothing is new."""
+    """-> (version drawn, summary, three plots, findings, lists, Start, Stop, timer, downloads,
+    three files). Nothing is sent while nothing is new."""
     progress = audits.get(id)
     if progress is not None and progress.version == drawn:
         return (gr.skip(),) * FOLLOWED
@@ -108,6 +116,7 @@ def follow(audits: Audits, id: str | None, drawn: int | None) -> tuple[Any, ...]
         progress.version if progress else None,
         dumps(summary_value(progress)),
         *(dumps(value) for value in plot_values(progress)),
+        dumps(survey_value(progress)),
         dumps(lists_value(progress)),
         *_buttons(progress, over, drawn),
         gr.update(visible=bool(files)),
@@ -141,6 +150,20 @@ def open_row(audits: Audits, id: str | None, choices: Choices, shown: str, sent:
     raise ConfigError(f"There is no row {row} in this data any more: audit again.")
 
 
+def mend(audits: Audits, id: str | None, choices: Choices, sent: dict[str, Any]) -> Any:
+    """-> what ``findings.mend`` gives, for a finding of the audit: ``sent`` holds its place."""
+    progress, number = audits.get(id), sent.get("number")
+    try:
+        config = contract(choices)
+        if progress is None or progress.key != key_of(config):
+            raise ConfigError(STALE)
+        if not isinstance(number, int) or not 0 <= number < len(progress.findings):
+            raise ConfigError("That was mended already.")
+        return findings.applied(findings.remedy(choices, config, progress.findings[number]))
+    except LabError as error:
+        return findings.refused(sentence(error))
+
+
 def plan_of(choices: Choices) -> Plan:
     """What an audit of these choices is to do. Raises LabError where it cannot begin."""
     config = contract(choices)
@@ -157,7 +180,7 @@ def plan_of(choices: Choices) -> Plan:
         held_out=(*rows.splits.eval, *rows.splits.test),
         template=seen.template,
         tokenizer=seen.tokenizer,
-        policy=config.policy,
+        config=config,
         max_length=limit(config),
         key=key_of(config),
         held=choices.held,
@@ -205,6 +228,7 @@ def build() -> Panel:
             lengths = view("plot", nothing, elem_id="audit-lengths")
             shares = view("plot", nothing, elem_id="audit-shares")
             limits = view("plot", nothing, elem_id="audit-limits")
+        found = findings.build_survey(survey_value(None))
         lists = view("lists", lists_value(None), events=["open"], elem_id="audit-lists")
     return Panel(
         tab=tab,
@@ -213,6 +237,7 @@ def build() -> Panel:
         line=line,
         summary=summary,
         plots=(lengths, shares, limits),
+        found=found,
         lists=lists,
         files=files,
         saved=saved,
@@ -231,17 +256,22 @@ def wire(
     audits: Audits,
     choices: Fields[Choices],
     opening: list[Any],
+    mended: list[Any],
     rows: gr.HTML,
     comes: Any,
 ) -> None:
-    """``opening`` is what ``data_panel.choose`` repaints, ``rows`` the list of rows as shown, and
-    ``comes`` the event of the page being opened."""
+    """``opening`` is what ``data_panel.choose`` repaints, ``mended`` what a remedy sets, ``rows``
+    the list of rows as shown, and ``comes`` the event of the page being opened."""
     begun = [panel.audit, panel.drawn, panel.line]
     ask, looking = bind(follow, panel.audit, panel.drawn, fixed=(audits,))
     look_in, inputs = bind(enter, choices, panel.audit, fixed=(audits,))
     panel.tab.select(look_in, inputs, begun, trigger_mode="once", **LIGHT).then(
         ask, looking, panel.followed(), **LIGHT
     )
+    fix, sending = bind(mend, panel.audit, choices, fixed=(audits,), event=True)
+    panel.found.findings.fix(fix, sending, mended, trigger_mode="once", **LIGHT).then(
+        look_in, inputs, begun, **LIGHT
+    ).then(ask, looking, panel.followed(), **LIGHT)
     begin, inputs = bind(start, choices, panel.audit, fixed=(audits,))
     panel.start.click(begin, inputs, begun, trigger_mode="once", **LIGHT).then(
         ask, looking, panel.followed(), **LIGHT
@@ -251,6 +281,7 @@ def wire(
     panel.timer.tick(ask, looking, panel.followed(), trigger_mode="once", **LIGHT)
     comes(ask, looking, panel.followed(), **LIGHT)
     open_it, inputs = bind(open_row, panel.audit, choices, rows, fixed=(audits,), event=True)
-    panel.lists.open(open_it, inputs, opening, **LIGHT).success(
-        None, None, None, js="() => SFT.openInspector()", **LIGHT
-    )
+    for place in (panel.lists, panel.found.findings):
+        place.open(open_it, inputs, opening, **LIGHT).success(
+            None, None, None, js="() => SFT.openInspector()", **LIGHT
+        )

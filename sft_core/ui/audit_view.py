@@ -8,6 +8,7 @@ from typing import Any, Final
 from sft_core import plots
 from sft_core.audit import NAMED_ROWS, Audit, Pair, Row
 from sft_core.ui.audits import Progress, State
+from sft_core.ui.findings import findings_value
 from sft_core.ui.words import waiting
 
 EMPTY: Final = (
@@ -62,7 +63,8 @@ def _sentence(progress: Progress) -> str:
         case State.RUNNING:
             return f"{done:,} of {total:,} rows"
         case State.DONE:
-            return f"All {total:,} training rows" if total != 1 else "The one training row"
+            which = f"All {total:,} training rows" if total != 1 else "The one training row"
+            return f"{which}. {progress.text}" if progress.text else which
     return progress.text
 
 
@@ -201,6 +203,19 @@ def plot_values(progress: Progress | None) -> tuple[dict[str, Any], ...]:
         {"figure": figure.to_plotly_json(), "label": label, "caption": caption, "how": how}
         for figure, label, (caption, how) in zip(drawn, labels, CAPTIONS, strict=True)
     )
+
+
+# -- findings --------------------------------------------------------------------------------
+
+
+def survey_value(progress: Progress | None) -> dict[str, Any]:
+    """What the doctor says of some of the rows; nothing before it has said anything."""
+    if progress is None or not progress.surveyed:
+        return {"findings": []}
+    many = progress.surveyed < progress.total
+    which = f"{progress.surveyed:,} rows from all over the set" if many else "all rows"
+    value = findings_value(progress.findings, progress.config)
+    return {**value, "title": f"What the doctor says of {which}"}
 
 
 # -- lists of rows ---------------------------------------------------------------------------

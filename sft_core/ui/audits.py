@@ -19,15 +19,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from sft_core import doctor
 from sft_core.audit import Audit, FigureTable, RowTable, Tally, rows
-from sft_core.config import MaskPolicy
+from sft_core.config import LabConfig
 from sft_core.disk import started
+from sft_core.doctor import Findings
 from sft_core.settings import HOST, Host
 from sft_core.tokenizer import Tokenizer
-from sft_core.types import BusyError, Example, Template
+from sft_core.types import BusyError, Example, Finding, LabError, Template
 from sft_core.ui.session import sentence
 from sft_core.ui.words import duration
 
@@ -35,6 +38,8 @@ KEPT: Final = 40
 """So many audits that are over are kept, the newest."""
 SHARED_SECONDS: Final = 120.0
 """How long an audit may take where strangers wait for theirs."""
+SURVEYED: Final = 100
+"""The doctor looks at no more rows than this, spread evenly: it renders each of them many times."""
 FRESH_SECONDS: Final = 0.25
 """How often the figures are renewed while rows stream in."""
 
@@ -63,7 +68,7 @@ class Plan:
     held_out: Sequence[Example]
     template: Template
     tokenizer: Tokenizer
-    policy: MaskPolicy
+    config: LabConfig
     max_length: int
     key: str
     held: str
@@ -74,11 +79,12 @@ class Plan:
 class Progress:
     """How far an audit is. ``version`` grows with everything that changes. ``text`` says why it is
     over where that needs saying. The files are there once it is over: figures as JSON and as CSV,
-    and a line for each row."""
+    and a line for each row. ``findings`` are what the doctor says of ``surveyed`` of the rows."""
 
     state: State
     audit: Audit
     total: int
+    config: LabConfig
     key: str
     held: str
     title: str
@@ -86,6 +92,8 @@ class Progress:
     ahead: int = 0
     text: str = ""
     files: tuple[Path, ...] = ()
+    surveyed: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 class _Job:
@@ -99,20 +107,15 @@ class _Job:
             State.WAITING,
             Audit(max_length=plan.max_length),
             len(plan.examples),
+            plan.config,
             plan.key,
             plan.held,
             plan.title,
         )
 
-    def tell(self, state: State, audit: Audit, text: str = "", files: Sequence[Path] = ()) -> None:
-        self.progress = replace(
-            self.progress,
-            state=state,
-            audit=audit,
-            version=self.progress.version + 1,
-            text=text,
-            files=tuple(files),
-        )
+    def tell(self, **news: Any) -> None:
+        """``news`` are fields of ``Progress``."""
+        self.progress = replace(self.progress, version=self.progress.version + 1, **news)
 
 
 class Audits:
@@ -166,7 +169,7 @@ class Audits:
                 return
             job.stop.set()
             if job.progress.state is State.WAITING:
-                job.tell(State.STOPPED, job.progress.audit, "It had not begun.")
+                job.tell(state=State.STOPPED, text="It had not begun.")
 
     def _find(self, id: object) -> _Job | None:
         """What the browser sends may be anything."""
@@ -203,7 +206,7 @@ class Audits:
             try:
                 self._audit(job)
             except Exception as error:  # noqa: BLE001 - sentence() logs what nobody foresaw
-                job.tell(State.FAILED, job.progress.audit, sentence(error))
+                job.tell(state=State.FAILED, text=sentence(error))
             job.plan = None
 
     def _audit(self, job: _Job) -> None:
@@ -212,7 +215,7 @@ class Audits:
             plan = job.plan
             if plan is None or job.progress.state.over:
                 return
-            job.tell(State.RUNNING, job.progress.audit)
+            job.tell(state=State.RUNNING)
         job.folder.mkdir()
         tally = Tally(plan.max_length, plan.held_out)
         end = time.monotonic() + self._seconds
@@ -222,7 +225,7 @@ class Audits:
             table = RowTable(file)
             shown = time.monotonic()
             for example, result in rows(
-                plan.examples, plan.template, plan.tokenizer, plan.policy, plan.max_length
+                plan.examples, plan.template, plan.tokenizer, plan.config.policy, plan.max_length
             ):
                 table.add(tally.add(example, result))
                 now = time.monotonic()
@@ -230,12 +233,32 @@ class Audits:
                     state, text = State.STOPPED, self._why(job, tally.rows)
                     break
                 if now - shown > FRESH_SECONDS:
-                    job.tell(State.RUNNING, tally.audit())
+                    job.tell(audit=tally.audit())
                     shown = now
         found = tally.audit()
+        job.tell(audit=found, files=(*_written(found, job.folder), table_file))
         if tally.rows == len(plan.examples):
             state, text = State.DONE, ""
-        job.tell(state, found, text, (*_written(found, job.folder), table_file))
+            try:
+                survey = self._survey(job, plan, end)
+                job.tell(surveyed=survey.rows, findings=survey.items)
+            except LabError as error:
+                text = f"The doctor could not look at them: {error}"
+        job.tell(state=state, text=text)
+
+    def _survey(self, job: _Job, plan: Plan, end: float) -> Findings:
+        """What the doctor says of rows from all over the set, as many as there is time for."""
+        step = -(-len(plan.examples) // SURVEYED)
+        sample = (plan.examples[at] for at in range(0, len(plan.examples), step))
+        in_time = takewhile(lambda _: not job.stop.is_set() and time.monotonic() < end, sample)
+        return doctor.doctor(
+            plan.template,
+            plan.tokenizer,
+            in_time,
+            plan.config.policy,
+            plan.config.generate,
+            max_length=plan.max_length,
+        )
 
     def _why(self, job: _Job, done: int) -> str:
         figures = f"The figures are those of the first {done:,} of {job.progress.total:,} rows."

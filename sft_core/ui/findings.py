@@ -28,11 +28,8 @@ from sft_core.ui.session import (
 from sft_core.ui.view import dumps, view
 
 GOOD: Final = "Nothing is wrong with this template, tokenizer, mask and row together."
-KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
-    "end-of-turn-untrained": ("policy.end_of_turn=true",),
-    "marker-split": ("model.missing_tokens=add",),
-}
-"""Settings that mend a finding whose doctor did not say so."""
+PLACES: Final = 3
+"""Where findings are shown: beside the template, beside the tokens, and under the audit."""
 MENDABLE: Final = (
     "preset",
     "source",
@@ -109,7 +106,7 @@ def findings_value(findings: Sequence[Finding], config: LabConfig | None = None)
                 "message": finding.message,
                 "remedy": finding.remedy,
                 "tokens": list(finding.tokens),
-                "rows": list(finding.rows) if len(finding.rows) > 1 else [],
+                "rows": list(finding.rows),
                 "line": finding.line,
                 "column": finding.column,
                 "fix": _label(finding, config),
@@ -128,11 +125,10 @@ def _label(finding: Finding, config: LabConfig | None) -> str:
     """What the button of a remedy says; empty where there is none that the page could apply."""
     if finding.fixed_template is not None:
         return "Mend the template"
-    settings = settings_of(finding)
-    if not settings or config is None:
+    if not finding.fixed_settings or config is None:
         return ""
     try:
-        changes = _changes(config, config.with_settings(settings))
+        changes = _changes(config, config.with_settings(finding.fixed_settings))
     except ConfigError:
         return ""
     if not changes or not set(changes) <= set(_CONTROL_OF):
@@ -143,10 +139,6 @@ def _label(finding: Finding, config: LabConfig | None) -> str:
 
 def _name(control: str) -> str:
     return _NAMES.get(control, control.replace("_", " "))
-
-
-def settings_of(finding: Finding) -> tuple[str, ...]:
-    return finding.fixed_settings or KNOWN.get(finding.code, ())
 
 
 def _changes(before: LabConfig, after: LabConfig) -> dict[str, Any]:
@@ -165,37 +157,37 @@ def _changes(before: LabConfig, after: LabConfig) -> dict[str, Any]:
 
 
 def mend(choices: Choices, sent: dict[str, Any]) -> tuple[Any, ...]:
-    """-> (what was mended, its line twice, the controls in ``MENDABLE``) for the finding that was
-    clicked: ``sent`` holds its code, and its number among those of that code."""
+    """-> (what was mended, its line for each place, the controls in ``MENDABLE``) for the finding
+    that was clicked: ``sent`` holds its code, and its number among those of that code."""
     try:
         seen = look(contract(choices), conversation(choices))
         found = [finding for finding in seen.findings if finding.code == sent.get("code")]
         number = sent.get("number")
         if not isinstance(number, int) or not 0 <= number < len(found):
-            return _answer(None, "That was mended already.")
-        mended = remedy(choices, seen, found[number])
+            return refused("That was mended already.")
+        mended = remedy(choices, seen.config, found[number])
     except LabError as error:
-        return _answer(None, sentence(error))
-    return _answer(mended, changed={name: after for name, _, after in mended.changes})
+        return refused(sentence(error))
+    return applied(mended)
 
 
-def remedy(choices: Choices, seen: Look, finding: Finding, host: Host = HOST) -> Mended:
+def remedy(choices: Choices, config: LabConfig, finding: Finding, host: Host = HOST) -> Mended:
     """What the remedy of a finding changes. Raises ConfigError where it cannot be applied here,
     LimitError where it is more than this host allows."""
     wanted: dict[str, Any] = {}
     if finding.fixed_template is not None:
         wanted["source"] = finding.fixed_template
-    if settings := settings_of(finding):
-        config = seen.config.with_settings(settings)
-        host.check(config)
-        for name, value in _changes(seen.config, config).items():
+    if finding.fixed_settings:
+        wished = config.with_settings(finding.fixed_settings)
+        host.check(wished)
+        for name, value in _changes(config, wished).items():
             if name not in _CONTROL_OF:
                 raise ConfigError(f"No control here sets {name}: set it to {value!r} yourself.")
             wanted[_CONTROL_OF[name]] = value
     if preset := wanted.get("preset"):
-        wanted.setdefault("source", preset_source(preset, seen.config.model.name))
+        wanted.setdefault("source", preset_source(preset, config.model.name))
     length = wanted.get("max_length", 0)
-    if length > seen.config.model.context and find(seen.config.model.name).origin is Origin.RANDOM:
+    if length > config.model.context and find(config.model.name).origin is Origin.RANDOM:
         # A model from random weights takes no more tokens than its context, whatever the limit.
         wanted["context"] = length
     changes = tuple(
@@ -215,13 +207,23 @@ def _told(name: str, value: Any) -> str:
     return _MENDED.get((name, value)) or f"{_name(name)} is {value} now"
 
 
+def applied(mended: Mended) -> tuple[Any, ...]:
+    """-> what ``mend`` gives for a remedy that was worked out."""
+    return _answer(mended, changed={name: after for name, _, after in mended.changes})
+
+
+def refused(error: str) -> tuple[Any, ...]:
+    """-> what ``mend`` gives where nothing was mended: the sentence that says why."""
+    return _answer(None, error)
+
+
 def undo(choices: Choices, mended: Mended | None) -> tuple[Any, ...]:
     """-> what ``mend`` gives, with the controls as they were before it. What was changed by hand
     since is left alone."""
     if mended is None:
         return _answer(None)
     if any(not _same(name, getattr(choices, name), after) for name, _, after in mended.changes):
-        return _answer(None, "What was mended has been changed by hand since, so it stays.")
+        return refused("What was mended has been changed by hand since, so it stays.")
     return _answer(None, changed={name: before for name, before, _ in mended.changes})
 
 
@@ -234,7 +236,7 @@ def _answer(
 ) -> tuple[Any, ...]:
     line = dumps(mended_value(mended, error))
     controls = (_plain((changed or {}).get(name, gr.skip())) for name in MENDABLE)
-    return mended, line, line, *controls
+    return mended, *(line,) * PLACES, *controls
 
 
 def _plain(value: Any) -> Any:
@@ -261,12 +263,28 @@ def build_mirror() -> Shown:
     return Shown(mended, view("advice", {}, events=["fix"], elem_id="advice"))
 
 
+def build_survey(value: Any) -> Shown:
+    """What the doctor says of many rows, under the audit."""
+    mended = view("mended", mended_value(None), events=["undo"], elem_id="mended-set")
+    found = view("survey", value, events=["fix", "open"], elem_id="survey")
+    return Shown(mended, found)
+
+
+def outputs(places: Sequence[Shown], undone: gr.State, choices: Fields[Choices]) -> list[Any]:
+    """The components that ``mend`` and ``undo`` give values for. ``undone`` holds what was mended
+    last."""
+    assert len(places) == PLACES
+    lines = [place.mended for place in places]
+    return [undone, *lines, *(choices[name] for name in MENDABLE)]
+
+
 def wire(places: Sequence[Shown], undone: gr.State, choices: Fields[Choices]) -> None:
-    """A remedy sets the controls, which repaints all else as any change of them does. ``undone``
-    holds what was mended last."""
-    outputs = [undone, *(place.mended for place in places), *(choices[name] for name in MENDABLE)]
+    """A remedy sets the controls, which repaints all else as any change of them does. The findings
+    of the last place are those of the audit, which mends them itself."""
     mend_it, inputs = bind(mend, choices, event=True)
     undo_it, with_last = bind(undo, choices, undone)
+    changed = outputs(places, undone, choices)
+    for place in places[:-1]:
+        place.findings.fix(mend_it, inputs, changed, trigger_mode="once", **LIGHT)
     for place in places:
-        place.findings.fix(mend_it, inputs, outputs, trigger_mode="once", **LIGHT)
-        place.mended.undo(undo_it, with_last, outputs, trigger_mode="once", **LIGHT)
+        place.mended.undo(undo_it, with_last, changed, trigger_mode="once", **LIGHT)

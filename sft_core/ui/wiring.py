@@ -62,6 +62,10 @@ class Page:
             self.tokens.stepper,
         ]
 
+    def places(self) -> tuple[findings.Shown, ...]:
+        """Where findings are shown."""
+        return self.template.found, self.tokens.found, self.whole_set.found
+
     def adopting(self) -> list[Any]:
         """What ``adopt.adopted`` gives values for, in its order."""
         data, panel = self.data, self.template
@@ -105,7 +109,8 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_comparison(page, runs)
     data, builder = page.data, page.template.builder
     opening = [data.pick, data.rows, builder]
-    audit_panel.wire(page.whole_set, audits, page.choices, opening, data.rows, blocks.load)
+    mended = findings.outputs(page.places(), page.template.undone, page.choices)
+    audit_panel.wire(page.whole_set, audits, page.choices, opening, mended, data.rows, blocks.load)
 
 
 # -- data ------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ def wire_contract(page: Page) -> None:
     panel.builder.reset(back, inputs, panel.builder, **LIGHT).then(
         repaint, inputs, page.looked_at(), **LIGHT
     )
-    findings.wire((panel.found, page.tokens.found), panel.undone, page.choices)
+    findings.wire(page.places(), panel.undone, page.choices)
 
 
 def wire_rival(page: Page) -> None:

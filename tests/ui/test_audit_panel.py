@@ -13,11 +13,11 @@ import gradio as gr
 import pytest
 
 from sft_core.audit import audit
-from sft_core.config import DataConfig, MaskPolicy
+from sft_core.config import DataConfig, LabConfig, MaskPolicy
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import ConfigError, Example, LimitError, Message, Template
-from sft_core.ui import audit_panel
+from sft_core.ui import audit_panel, findings
 from sft_core.ui.audit_view import lists_value, plot_values, summary_value
 from sft_core.ui.audits import Audits, Progress, State
 from sft_core.ui.session import Choices, preset_source
@@ -57,7 +57,9 @@ def row(id: str, question: str, answer: str) -> Example:
 def progress(*rows: Example, state: State = State.DONE, limit: int = 40, **values: Any) -> Progress:
     held_out = values.pop("held_out", ())
     found = audit(rows, INST, load_tokenizer("bytes"), MaskPolicy(), limit, held_out=held_out)
-    return Progress(state, found, values.pop("total", len(rows)), "k", "h", "t", **values)
+    return Progress(
+        state, found, values.pop("total", len(rows)), LabConfig(), "k", "h", "t", **values
+    )
 
 
 # -- values ----------------------------------------------------------------------------------
@@ -126,8 +128,8 @@ def test_a_small_set_is_audited_when_somebody_looks_and_again_when_something_cha
     assert json.loads(shown[1])["title"] == (
         "INST / RESP; answers, with end of turn; at most 256 tokens"
     )
-    assert shown[9]["visible"] is True
-    names = [Path(it["value"]).name for it in shown[10:]]
+    assert shown[10]["visible"] is True
+    names = [Path(it["value"]).name for it in shown[11:]]
     assert names == ["audit.json", "audit-figures.csv", "audit-rows.csv"]
     assert audit_panel.follow(audits, id, shown[0]) == (SKIP,) * audit_panel.FOLLOWED
     assert audit_panel.enter(audits, choices(), id)[0] == SKIP
@@ -224,3 +226,38 @@ def test_a_click_opens_the_row_in_whatever_part_it_is(audits: Audits) -> None:
         audit_panel.open_row(audits, id, other, "", {"row": rows.part("train")[0].id})
     with pytest.raises(ConfigError):
         audit_panel.open_row(audits, "gone", choices(), "", {})
+
+
+def test_the_doctor_looks_at_rows_of_the_set_and_a_click_mends_all_of_them(audits: Audits) -> None:
+    made = choices(end_of_turn=False, max_length=40)
+    id, _, _ = audit_panel.start(audits, made, "")
+    value = json.loads(followed(audits, id)[5])
+    assert value["title"] == "What the doctor says of 80 rows from all over the set"
+    codes = [it["code"] for it in value["findings"]]
+    at = codes.index("end-of-turn-untrained")
+    assert value["findings"][at]["message"].startswith("In 80 of 80 rows (100.0%), first in ")
+    assert value["findings"][at]["fix"] == "Train it"
+    assert len(value["findings"][at]["rows"]) == 80
+    answer = audit_panel.mend(audits, id, made, {"number": at})
+    assert [change[0] for change in answer[0].changes] == ["end_of_turn"]
+    assert len(answer) == 1 + findings.PLACES + len(findings.MENDABLE)
+    longer = next(at for at, it in enumerate(value["findings"]) if "limit" in it["fix"])
+    mended = audit_panel.mend(audits, id, made, {"number": longer})[0]
+    limit = {name: after for name, _, after in mended.changes}["max_length"]
+    assert limit > 40
+
+
+def test_findings_of_another_audit_mend_nothing(audits: Audits) -> None:
+    made = choices(end_of_turn=False)
+    id, _, _ = audit_panel.start(audits, made, "")
+    followed(audits, id)
+    for sent, with_it, words in (
+        ({"number": 0}, choices(), "other data or settings"),
+        ({"number": 999}, made, "mended already"),
+        ({"number": None}, made, "mended already"),
+        ({}, choices(width=None), "Width is empty"),
+    ):
+        answer = audit_panel.mend(audits, id, with_it, sent)
+        assert answer[0] is None
+        assert words in json.loads(answer[1])["text"]
+    assert json.loads(audit_panel.follow(audits, "gone", 1)[5]) == {"findings": []}

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sft_core.audit import audit
-from sft_core.config import MaskPolicy
+from sft_core.config import LabConfig
 from sft_core.settings import HOST
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
@@ -49,7 +49,7 @@ def plan(rows: Any, **values: Any) -> Plan:
         held_out=(),
         template=INST,
         tokenizer=load_tokenizer("bytes"),
-        policy=MaskPolicy(),
+        config=LabConfig(),
         max_length=20,
         key="k",
         held="h",
@@ -88,7 +88,7 @@ def test_an_audit_ends_with_the_figures_of_the_core_and_its_files(audits: Audits
     rows = examples(300)
     made = plan(rows, held_out=rows[:2])
     ended = end_of(audits, audits.start(made))
-    wanted = audit(rows, INST, made.tokenizer, made.policy, 20, held_out=rows[:2])
+    wanted = audit(rows, INST, made.tokenizer, made.config.policy, 20, held_out=rows[:2])
     assert (ended.state, ended.audit) == (State.DONE, wanted)
     figures, table, lines = ended.files
     assert json.loads(figures.read_text())["rows"] == 300
@@ -196,6 +196,30 @@ def test_what_goes_wrong_costs_one_audit_and_is_told(
     assert "ZeroDivisionError" in caplog.text
     monkeypatch.setattr(room, "rows", real)
     assert end_of(audits, audits.start(plan(examples(2)))).state is State.DONE
+
+
+def test_figures_outlive_a_doctor_who_cannot_come(
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any, **__: Any) -> Any:
+        raise BusyError("Others keep it busy.")
+
+    monkeypatch.setattr(room.doctor, "doctor", busy)
+    ended = end_of(audits, audits.start(plan(examples(2))))
+    assert (ended.state, ended.audit.rows, len(ended.files)) == (State.DONE, 2, 3)
+    assert ended.text == "The doctor could not look at them: Others keep it busy."
+
+
+def test_the_doctor_sees_rows_from_all_over_the_set(
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "SURVEYED", 7)
+    rows = examples(20)
+    rows[18] = Example("r18", (Message("user", "Ask"),))
+    ended = end_of(audits, audits.start(plan(rows)))
+    assert ended.surveyed == 7  # every third of twenty
+    assert ("r18",) in {finding.rows for finding in ended.findings}
+    assert end_of(audits, audits.start(plan(examples(3)))).surveyed == 3
 
 
 def test_rows_that_cannot_be_written_as_they_are_become_escapes(audits: Audits) -> None:

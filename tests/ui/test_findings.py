@@ -40,7 +40,7 @@ def look_at(made: Choices) -> Look:
 
 def controls(answer: tuple[Any, ...]) -> dict[str, Any]:
     """The controls that an answer of ``mend`` or ``undo`` sets."""
-    named = zip(MENDABLE, answer[3:], strict=True)
+    named = zip(MENDABLE, answer[1 + findings.PLACES :], strict=True)
     return {name: value for name, value in named if value != gr.skip()}
 
 
@@ -56,7 +56,7 @@ def test_tokens_place_and_remedy_travel_with_a_finding() -> None:
     (item,) = shown(finding(remedy="Do it.", tokens=(3, 4), line=2, column=7, rows=("a",)))
     assert (item["tokens"], item["line"], item["column"]) == ([3, 4], 2, 7)
     assert (item["severity"], item["remedy"], item["fix"]) == ("warning", "Do it.", "")
-    assert item["rows"] == [], "the row that is looked at needs no naming"
+    assert item["rows"] == ["a"]
     assert shown(finding(rows=("a", "b")))[0]["rows"] == ["a", "b"]
 
 
@@ -140,7 +140,7 @@ def test_a_contract_that_cannot_be_read_mends_nothing_and_says_why() -> None:
 
 
 def remedy(made: Choices, **values: Any) -> Mended:
-    return findings.remedy(made, look_at(made), finding(**values))
+    return findings.remedy(made, contract(made), finding(**values))
 
 
 def test_a_corrected_template_goes_into_the_editor_and_comes_out_again() -> None:
@@ -186,7 +186,7 @@ def test_a_remedy_beyond_this_host_or_beyond_the_page_is_refused_in_a_sentence()
     shared = Host.from_environment({"SPACE_ID": "somebody/lab"})
     long = finding(fixed_settings=("train.max_length=5000",))
     with pytest.raises(LimitError, match="allows 1,024"):
-        findings.remedy(made, look_at(made), long, shared)
+        findings.remedy(made, contract(made), long, shared)
     with pytest.raises(ConfigError, match=r"train\.learning_rate"):
         remedy(made, fixed_settings=("train.learning_rate=0.1",))
     with pytest.raises(ConfigError, match="nothing to mend"):

@@ -1,7 +1,7 @@
 /* The audit of a whole set: how far it is, its figures, and the lists of rows that lead to a row. */
 (() => {
   "use strict";
-  const { views, h, fill, count, mark } = SFT;
+  const { views, h, fill, count, plural, mark } = SFT;
 
   /** The tokens of the row that was just chosen, in the inspector. */
   SFT.openInspector = () => {
@@ -70,6 +70,56 @@
       shown = now;
       fill(notes, (value.notes || []).map(({ level, text }) => h("p", { class: `line line-${level}` }, mark(level), h("span", {}, text))));
       fill(bigs, (value.figures || []).map(figure));
+    };
+  };
+
+  /** What the doctor says of many rows: the rows lead to their tokens, a button mends. */
+  views.survey = (root, api) => {
+    let unfolded = false;
+
+    function item(finding, at) {
+      const { severity, message, remedy, rows, fix } = finding;
+      return h(
+        "li",
+        { class: `finding finding-${severity}` },
+        mark(severity),
+        h(
+          "div",
+          {},
+          h("p", {}, message),
+          remedy ? h("p", { class: "quiet" }, remedy) : null,
+          h(
+            "p",
+            { class: "tools finding-tools small" },
+            fix ? h("button", { type: "button", class: "plain", onclick: () => api.send("fix", { number: at }) }, fix) : null,
+            rows.slice(0, 4).map((row) => h("button", { type: "button", class: "link mono", title: `Open ${row} among the tokens`, onclick: () => api.send("open", { row }) }, row.length > 24 ? `${row.slice(0, 22)} …` : row)),
+            rows.length > 4 ? h("span", { class: "quiet" }, `and ${plural(rows.length - 4, "more row")}`) : null,
+          ),
+        ),
+      );
+    }
+
+    return ({ findings, title, good }) => {
+      if (!title) {
+        fill(root);
+        return;
+      }
+      const items = findings.map((finding, at) => [finding, item(finding, at)]);
+      const part = (info) => items.filter(([finding]) => (finding.severity === "info") === info).map(([, node]) => node);
+      const notes = part(true);
+      fill(
+        root,
+        h("h3", {}, title),
+        part(false).length ? h("ul", { class: "findings" }, part(false)) : h("p", { class: "line" }, mark("good"), good),
+        notes.length
+          ? h(
+              "details",
+              { class: "notes", open: unfolded, ontoggle: (event) => { unfolded = event.target.open; } },
+              h("summary", {}, mark("info"), " ", plural(notes.length, "note")),
+              h("ul", { class: "findings" }, notes),
+            )
+          : null,
+      );
     };
   };
 

@@ -66,7 +66,7 @@
               h("span", { class: "say-tokens" }, plural(tokens.length, "token")),
             )
           : h("p", {}, message),
-        rows.length ? h("p", { class: "quiet small" }, `Rows: ${rows.slice(0, 8).join(", ")}${rows.length > 8 ? ` and ${rows.length - 8} more` : ""}`) : null,
+        rows.length > 1 ? h("p", { class: "quiet small" }, `Rows: ${rows.slice(0, 8).join(", ")}${rows.length > 8 ? ` and ${rows.length - 8} more` : ""}`) : null,
         remedy ? h("p", { class: "quiet" }, remedy) : null,
         fix || item.line
           ? h(
