@@ -257,11 +257,13 @@ def wire(
     choices: Fields[Choices],
     opening: list[Any],
     mended: list[Any],
+    undone: gr.State,
     rows: gr.HTML,
     comes: Any,
 ) -> None:
-    """``opening`` is what ``data_panel.choose`` repaints, ``mended`` what a remedy sets, ``rows``
-    the list of rows as shown, and ``comes`` the event of the page being opened."""
+    """``opening`` is what ``data_panel.choose`` repaints, ``mended`` what a remedy sets and
+    ``undone`` what it changed last, ``rows`` the list of rows as shown, and ``comes`` the event of
+    the page being opened."""
     begun = [panel.audit, panel.drawn, panel.line]
     ask, looking = bind(follow, panel.audit, panel.drawn, fixed=(audits,))
     look_in, inputs = bind(enter, choices, panel.audit, fixed=(audits,))
@@ -269,9 +271,13 @@ def wire(
         ask, looking, panel.followed(), **LIGHT
     )
     fix, sending = bind(mend, panel.audit, choices, fixed=(audits,), event=True)
-    panel.found.findings.fix(fix, sending, mended, trigger_mode="once", **LIGHT).then(
-        look_in, inputs, begun, **LIGHT
-    ).then(ask, looking, panel.followed(), **LIGHT)
+    back, with_last = bind(findings.undo, choices, undone)
+    for changed in (
+        panel.found.findings.fix(fix, sending, mended, trigger_mode="once", **LIGHT),
+        panel.found.mended.undo(back, with_last, mended, trigger_mode="once", **LIGHT),
+    ):
+        # Here the change is to be seen in the figures.
+        changed.then(look_in, inputs, begun, **LIGHT).then(ask, looking, panel.followed(), **LIGHT)
     begin, inputs = bind(start, choices, panel.audit, fixed=(audits,))
     panel.start.click(begin, inputs, begun, trigger_mode="once", **LIGHT).then(
         ask, looking, panel.followed(), **LIGHT

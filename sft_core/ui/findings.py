@@ -279,12 +279,11 @@ def outputs(places: Sequence[Shown], undone: gr.State, choices: Fields[Choices])
 
 
 def wire(places: Sequence[Shown], undone: gr.State, choices: Fields[Choices]) -> None:
-    """A remedy sets the controls, which repaints all else as any change of them does. The findings
-    of the last place are those of the audit, which mends them itself."""
+    """A remedy sets the controls, which repaints all else as any change of them does. The last
+    place is the audit's, which is wired there: its findings are of many rows."""
     mend_it, inputs = bind(mend, choices, event=True)
     undo_it, with_last = bind(undo, choices, undone)
     changed = outputs(places, undone, choices)
     for place in places[:-1]:
         place.findings.fix(mend_it, inputs, changed, trigger_mode="once", **LIGHT)
-    for place in places:
         place.mended.undo(undo_it, with_last, changed, trigger_mode="once", **LIGHT)

@@ -109,8 +109,11 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_comparison(page, runs)
     data, builder = page.data, page.template.builder
     opening = [data.pick, data.rows, builder]
-    mended = findings.outputs(page.places(), page.template.undone, page.choices)
-    audit_panel.wire(page.whole_set, audits, page.choices, opening, mended, data.rows, blocks.load)
+    undone = page.template.undone
+    mended = findings.outputs(page.places(), undone, page.choices)
+    audit_panel.wire(
+        page.whole_set, audits, page.choices, opening, mended, undone, data.rows, blocks.load
+    )
 
 
 # -- data ------------------------------------------------------------------------------------

@@ -69,6 +69,12 @@ def test_the_whole_set_is_audited_and_a_row_of_it_opens_among_the_tokens(page: P
     expect(page.locator("#chips")).to_contain_text("no end of turn")
     open_audit(page)
     expect(page.locator("#audit")).to_contain_text("no end of turn")
+    # What the doctor says of many rows mends here too, and the figures follow.
+    expect(page.locator("#survey")).to_contain_text("is printed but not trained")
+    page.click("#survey button:has-text('Train it')")
+    expect(page.locator("#audit")).to_contain_text("with end of turn")
+    page.click("#mended-set button:has-text('Undo')")
+    expect(page.locator("#audit")).to_contain_text("no end of turn")
 
 
 def test_an_audit_grows_outlives_its_page_and_is_stopped_by_its_own_visitor(
