@@ -66,11 +66,11 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
                 data = data_panel.build(config.data)
                 template = template_panel.build(config, seen)
                 next_steps(("tokens", "Look at its tokens"), ("train", "Train on these rows"))
-            with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens"):
+            with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens") as tokens_tab:
                 with gr.Tabs(elem_id="scope"):
                     with gr.Tab("One conversation", id="one", elem_id="tab-one"):
                         inspector = tokens.build(rows, seen)
-                    whole_set = audit_panel.build()
+                    whole_set = audit_panel.build(tokens_tab)
                 next_steps(("train", "Train on these rows"))
             with gr.Tab("Train", id="train", elem_id="tab-train"):
                 training = train.build(config, rows)

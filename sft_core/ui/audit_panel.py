@@ -45,6 +45,7 @@ class Panel:
     """The components that take part in the wiring. ``audit`` is the id of the audit that is looked
     at, ``drawn`` the version of it that stands on the page."""
 
+    outer: gr.Tab
     tab: gr.Tab
     start: gr.Button
     stop: gr.Button
@@ -84,6 +85,12 @@ def enter(audits: Audits, choices: Choices, id: str | None) -> tuple[Any, ...]:
         return gr.skip(), gr.skip(), dumps({"text": sentence(error), "level": "error"})
     line = {"text": STALE, "level": "warning"} if known else {"text": ""}
     return gr.skip(), gr.skip(), dumps(line)
+
+
+def revisit(audits: Audits, choices: Choices, id: str | None) -> tuple[Any, ...]:
+    """-> what ``enter`` gives, for somebody who comes back to the Tokens tab and may have had the
+    whole set open there."""
+    return (gr.skip(),) * 3 if audits.get(id) is None else enter(audits, choices, id)
 
 
 def start(audits: Audits, choices: Choices, id: str | None) -> tuple[Any, ...]:
@@ -206,8 +213,8 @@ def _start_looks(progress: Progress | None) -> dict[str, str]:
 # -- layout and wiring -----------------------------------------------------------------------
 
 
-def build() -> Panel:
-    """A tab of its own, inside the Tokens tab. Its timer and its memory of the audit are left for
+def build(outer: gr.Tab) -> Panel:
+    """A tab of its own, inside ``outer``. Its timer and its memory of the audit are left for
     the page to render outside of all tabs, where they live from the start."""
     with gr.Tab("The whole set", id="set", elem_id="tab-set") as tab:
         with gr.Row(elem_classes="inline", elem_id="audit-top"):
@@ -231,6 +238,7 @@ def build() -> Panel:
         found = findings.build_survey(survey_value(None))
         lists = view("lists", lists_value(None), events=["open"], elem_id="audit-lists")
     return Panel(
+        outer=outer,
         tab=tab,
         start=start,
         stop=stop,
@@ -267,9 +275,11 @@ def wire(
     begun = [panel.audit, panel.drawn, panel.line]
     ask, looking = bind(follow, panel.audit, panel.drawn, fixed=(audits,))
     look_in, inputs = bind(enter, choices, panel.audit, fixed=(audits,))
-    panel.tab.select(look_in, inputs, begun, trigger_mode="once", **LIGHT).then(
-        ask, looking, panel.followed(), **LIGHT
-    )
+    look_again, _ = bind(revisit, choices, panel.audit, fixed=(audits,))
+    for tab, handler in ((panel.tab, look_in), (panel.outer, look_again)):
+        tab.select(handler, inputs, begun, trigger_mode="once", **LIGHT).then(
+            ask, looking, panel.followed(), **LIGHT
+        )
     fix, sending = bind(mend, panel.audit, choices, fixed=(audits,), event=True)
     back, with_last = bind(findings.undo, choices, undone)
     for changed in (

@@ -134,7 +134,9 @@ def test_a_small_set_is_audited_when_somebody_looks_and_again_when_something_cha
     assert audit_panel.follow(audits, id, shown[0]) == (SKIP,) * audit_panel.FOLLOWED
     assert audit_panel.enter(audits, choices(), id)[0] == SKIP
     assert audit_panel.enter(audits, choices(width=64), id)[0] == SKIP, "no token depends on it"
-    other, _, _ = audit_panel.enter(audits, choices(end_of_turn=False), id)
+    assert audit_panel.revisit(audits, choices(), "gone") == (SKIP,) * 3
+    assert audit_panel.revisit(audits, choices(), id)[0] == SKIP
+    other, _, _ = audit_panel.revisit(audits, choices(end_of_turn=False), id)
     assert other != id
     before, after = (json.loads(followed(audits, it)[1])["figures"][0] for it in (id, other))
     assert before["figure"] != after["figure"]

@@ -67,7 +67,7 @@ def test_the_whole_set_is_audited_and_a_row_of_it_opens_among_the_tokens(page: P
     open_tab(page, "data")
     page.click("#end-of-turn label")
     expect(page.locator("#chips")).to_contain_text("no end of turn")
-    open_audit(page)
+    open_tab(page, "tokens")
     expect(page.locator("#audit")).to_contain_text("no end of turn")
     # What the doctor says of many rows mends here too, and the figures follow.
     expect(page.locator("#survey")).to_contain_text("is printed but not trained")
