@@ -64,6 +64,7 @@ def test_the_whole_set_is_audited_and_a_row_of_it_opens_among_the_tokens(page: P
     expect(page.locator("#inspector .share")).to_contain_text(f"{trained} of")
     expect(page.locator("#inspector .strip")).to_be_focused()
     # Something else is trained now, so the audit is made anew.
+    open_tab(page, "set")
     open_tab(page, "data")
     page.click("#end-of-turn label")
     expect(page.locator("#chips")).to_contain_text("no end of turn")
