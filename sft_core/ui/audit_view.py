@@ -61,7 +61,7 @@ def _sentence(progress: Progress) -> str:
         case State.WAITING:
             return waiting(progress.ahead).replace("job", "audit")
         case State.RUNNING:
-            return f"{done:,} of {total:,} rows"
+            return f"{done:,} of {total:,} rows. {progress.text}".removesuffix(". ")
         case State.DONE:
             which = f"All {total:,} training rows" if total != 1 else "The one training row"
             return f"{which}. {progress.text}" if progress.text else which

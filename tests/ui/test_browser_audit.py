@@ -25,6 +25,11 @@ def open_audit(page: Page) -> None:
     open_tab(page, "set")
 
 
+def wait_for_audit(page: Page, text: str) -> None:
+    """The first plot brings a large library along, so a busy machine takes its time."""
+    expect(page.locator("#audit")).to_contain_text(text, timeout=20_000)
+
+
 def upload(page: Page, file: Path) -> None:
     page.click("#source-kind label:has-text('Upload')")
     page.set_input_files("#upload input[type=file]", file)
@@ -45,7 +50,7 @@ def many_rows(tmp_path: Path) -> Path:
 
 def test_the_whole_set_is_audited_and_a_row_of_it_opens_among_the_tokens(page: Page) -> None:
     open_audit(page)
-    expect(page.locator("#audit")).to_contain_text("All 160 training rows")
+    wait_for_audit(page, "All 160 training rows")
     for name in ("lengths", "shares", "limits"):
         expect(page.locator(f"#audit-{name} .js-plotly-plot")).to_be_visible()
     with page.expect_download() as coming:
@@ -69,13 +74,13 @@ def test_the_whole_set_is_audited_and_a_row_of_it_opens_among_the_tokens(page: P
     page.click("#end-of-turn label")
     expect(page.locator("#chips")).to_contain_text("no end of turn")
     open_tab(page, "tokens")
-    expect(page.locator("#audit")).to_contain_text("no end of turn")
+    wait_for_audit(page, "no end of turn")
     # What the doctor says of many rows mends here too, and the figures follow.
     expect(page.locator("#survey")).to_contain_text("is printed but not trained")
     page.click("#survey button:has-text('Train it')")
-    expect(page.locator("#audit")).to_contain_text("with end of turn")
+    wait_for_audit(page, "with end of turn")
     page.click("#mended-set button:has-text('Undo')")
-    expect(page.locator("#audit")).to_contain_text("no end of turn")
+    wait_for_audit(page, "no end of turn")
 
 
 def test_an_audit_grows_outlives_its_page_and_is_stopped_by_its_own_visitor(
@@ -99,10 +104,10 @@ def test_an_audit_grows_outlives_its_page_and_is_stopped_by_its_own_visitor(
         page.close()
     again = visit(context, server.url, watched)
     open_audit(again)
-    expect(again.locator("#audit")).to_contain_text("Auditing")
+    wait_for_audit(again, "Auditing")
     expect(again.locator("#audit-line")).to_contain_text("other data or settings")
     again.click("#audit-stop")
-    expect(again.locator("#audit")).to_contain_text("The figures are those of the first")
+    wait_for_audit(again, "The figures are those of the first")
     expect(again.locator("#audit-start")).to_be_visible()
     expect(again.locator("#audit-stop")).to_be_hidden()
     again.locator("#audit-lists tbody button").first.click()
