@@ -45,6 +45,7 @@ def _limits(seen: Look) -> str:
 
 def build(rows: Rows, seen: Look) -> Tab:
     stepper = view("stepper", stepper_value(rows, Pick(), seen), events=["pick"], elem_id="stepper")
+    found = findings.build_mirror()
     with gr.Row(elem_classes="inline", elem_id="rival-row"):
         rival = gr.Dropdown(
             rival_view.CHOICES,
@@ -55,6 +56,5 @@ def build(rows: Rows, seen: Look) -> Tab:
             min_width=220,
         )
     differences = view("rival", {}, elem_id="differences")
-    found = findings.build_mirror()
     inspector = view("inspector", {}, elem_id="inspector")
     return Tab(stepper, found, inspector, rival, differences)
