@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from sft_core.audit import Audit, Bar
 from sft_core.events import EvalLogged, RunRecord, ScoreLogged, StepLogged
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ COLOURS: Final[Mapping[str, str]] = {
     "seen": "#0f766e",
     "unseen": "#b26b00",
     "all": "#6a7580",
+    "rows": "#0f766e",
+    "over": "#b26b00",
+    "limit": "#b26b00",
 }
+
+_LEGEND: Final[Mapping[str, Any]] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+_QUIET: Final[Mapping[str, Any]] = {"showgrid": False, "fixedrange": True}
 
 Points = list[tuple[float, float]]
 
@@ -114,6 +121,99 @@ def score_curve(record: RunRecord) -> go.Figure:
     return _figure(traces, layout)
 
 
+def lengths(audit: Audit) -> go.Figure:
+    """Rows by length in tokens, before anything is cut off. Those beyond the length limit are
+    drawn apart and hatched, and the limit as a line where it lies within the plot."""
+    within = [bar.rows - bar.over for bar in audit.lengths]
+    over = [bar.over for bar in audit.lengths]
+    traces = [_bars("rows", "rows", audit.lengths, within, "%{customdata} tokens: %{y:,} rows")]
+    limit = audit.max_length
+    if any(over):
+        hover = "%{customdata} tokens: %{y:,} rows are cut off"
+        traces.append(_bars("cut off", "over", audit.lengths, over, hover))
+    if limit is not None and audit.lengths and limit <= audit.lengths[-1].stop:
+        traces.append(_limit(limit, max(bar.rows for bar in audit.lengths)))
+    return _figure(traces, _axes("tokens in a row", "rows", stacked=True, legend=len(traces) > 1))
+
+
+def shares(audit: Audit) -> go.Figure:
+    """Rows by the share of their kept tokens that is trained, in percent."""
+    bars = [Bar(100 * bar.start, 100 * bar.stop, bar.rows) for bar in audit.shares]
+    heights = [bar.rows for bar in bars]
+    traces = [_bars("rows", "rows", bars, heights, "%{customdata} % trained: %{y:,} rows")]
+    layout = _axes("trained tokens in a row, %", "rows")
+    layout["xaxis"] |= {"range": [0, 100], "dtick": 20}
+    return _figure(traces, layout)
+
+
+def limits(audit: Audit) -> go.Figure:
+    """By length limit: how many rows would stay whole, and how many of all trained tokens would
+    be kept, both in percent. The limit in force is a line."""
+    top = audit.limits[-1] if audit.limits else None
+    traces = []
+    for name, role, field in (
+        ("trained tokens kept", "rows", "trained"),
+        ("rows whole", "rate", "rows"),
+    ):
+        most = getattr(top, field) if top else 0
+        heights = [100 * getattr(it, field) / most if most else 0.0 for it in audit.limits]
+        points = list(zip((float(it.tokens) for it in audit.limits), heights, strict=True))
+        points[:0] = [(0.0, 0.0)] if top else []
+        line = _line(name, role, points)
+        line["line"] |= {"dash": "dot"} if field == "rows" else {}
+        traces.append(
+            {**line, "hovertemplate": f"limit %{{x:,}}: %{{y:.1f}} % {name}<extra></extra>"}
+        )
+    if top and audit.max_length is not None and audit.max_length <= top.tokens:
+        traces.append(_limit(audit.max_length, 100))
+    layout = _axes("length limit, tokens", "%", legend=True)
+    layout["yaxis"] |= {"range": [0, 103]}
+    return _figure(traces, layout)
+
+
+def _bars(
+    name: str, role: str, bars: Sequence[Bar], heights: Sequence[int], hover: str
+) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "name": name,
+        "meta": role,
+        "x": [(bar.start + bar.stop) / 2 for bar in bars],
+        "y": list(heights),
+        "width": [0.92 * (bar.stop - bar.start) for bar in bars],
+        "customdata": [_range(bar) for bar in bars],
+        "marker": {
+            "color": COLOURS[role],
+            # Told apart without colour too.
+            "pattern": {"shape": "/" if role == "over" else "", "size": 6},
+            "line": {"width": 0},
+        },
+        "hovertemplate": f"{hover}<extra></extra>",
+    }
+
+
+def _range(bar: Bar) -> str:
+    """The whole numbers of a bar in words."""
+    last = bar.stop - 1
+    return f"{bar.start:,.0f} to {last:,.0f}" if last > bar.start else f"{bar.start:,.0f}"
+
+
+def _limit(tokens: int, height: float) -> dict[str, Any]:
+    line = _line(f"limit, {tokens:,}", "limit", [(tokens, 0), (tokens, height)])
+    line["line"] |= {"dash": "dash"}
+    return {**line, "hovertemplate": f"length limit {tokens:,}<extra></extra>"}
+
+
+def _axes(x: str, y: str, *, stacked: bool = False, legend: bool = False) -> dict[str, Any]:
+    return {
+        "xaxis": {"title": {"text": x}, "rangemode": "tozero", **_QUIET},
+        "yaxis": {"title": {"text": y}, "rangemode": "tozero", "nticks": 5, "fixedrange": True},
+        "barmode": "stack" if stacked else "overlay",
+        "legend": {**_LEGEND, "traceorder": "normal"},
+        "showlegend": legend,
+    }
+
+
 def _line(
     name: str,
     role: str,
@@ -146,7 +246,7 @@ def _figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> g
     common = {
         "template": None,
         "margin": {"l": 56, "r": 12, "t": 30, "b": 42},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": _LEGEND,
         "uirevision": "kept",
     }
     return go.Figure(data=[*traces], layout={**common, **layout})

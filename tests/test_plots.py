@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_core import plots
-from sft_core.config import LabConfig
+from sft_core.audit import Audit, audit
+from sft_core.config import LabConfig, MaskPolicy
 from sft_core.events import (
     EvalLogged,
     RunRecord,
@@ -21,6 +23,9 @@ from sft_core.events import (
     StepLogged,
     Tally,
 )
+from sft_core.templates import PRESETS
+from sft_core.tokenizer import load_tokenizer
+from sft_core.types import Example, Message, Template
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,3 +144,69 @@ def test_smoothing_starts_at_the_first_value_and_stays_within(losses: list[float
 def test_importing_plots_does_not_import_plotly() -> None:
     code = "import sys, sft_core.plots; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+# -- an audit ---------------------------------------------------------------------------------
+
+INST = Template("inst-resp", PRESETS["inst-resp"].source)
+
+
+def audited(*sizes: int, limit: int | None = None) -> Audit:
+    """Rows of n + 5 tokens with the byte tokenizer, three of them trained."""
+    said = [(Message("user", "H" * n), Message("assistant", "Yo")) for n in sizes]
+    rows = [Example(str(n), messages) for n, messages in enumerate(said)]
+    return audit(rows, INST, load_tokenizer("bytes"), MaskPolicy(), limit)
+
+
+def test_bars_of_lengths_count_every_row_and_those_beyond_the_limit_apart() -> None:
+    found = audited(*range(40), limit=24)
+    traces = by_name(plots.lengths(found))
+    heights = {name: list(trace["y"]) for name, trace in traces.items()}  # type: ignore[call-overload]
+    assert sum(heights["rows"]) + sum(heights["cut off"]) == 40
+    assert sum(heights["cut off"]) == found.truncated_rows == 20
+    assert list(traces["limit, 24"]["x"]) == [24, 24]  # type: ignore[call-overload]
+    assert traces["cut off"]["marker"]["pattern"]["shape"] == "/"  # type: ignore[index]
+    middles = list(traces["rows"]["x"])  # type: ignore[call-overload]
+    assert middles == [(bar.start + bar.stop) / 2 for bar in found.lengths]
+
+
+def test_a_limit_far_beyond_the_rows_is_not_drawn() -> None:
+    assert set(by_name(plots.lengths(audited(3, 4, limit=9000)))) == {"rows"}
+    assert set(by_name(plots.limits(audited(3, 4, limit=9000)))) == {
+        "trained tokens kept",
+        "rows whole",
+    }
+
+
+def test_bars_of_shares_stand_on_percents() -> None:
+    trace = by_name(plots.shares(audited(0, 15, 15)))["rows"]
+    at = {x: y for x, y in zip(trace["x"], trace["y"], strict=True) if y}  # type: ignore[call-overload]
+    assert at == {65: 1, 15: 2}  # 3 of 5 tokens; 3 of 20
+
+
+def test_what_a_limit_keeps_rises_to_all() -> None:
+    found = audited(*range(40), limit=24)
+    traces = by_name(plots.limits(found))
+    for name in ("trained tokens kept", "rows whole"):
+        heights = list(traces[name]["y"])  # type: ignore[call-overload]
+        assert heights == sorted(heights)
+        assert (heights[0], heights[-1]) == (0, 100)
+    at = list(traces["rows whole"]["x"]).index(24)  # type: ignore[call-overload]
+    assert traces["rows whole"]["y"][at] == pytest.approx(100 * 20 / 40)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("draw", [plots.lengths, plots.shares, plots.limits])
+def test_no_rows_one_row_and_only_failed_rows_are_figures_too(draw: Any) -> None:
+    broken = Example("x", (Message("user", "half \ud83d"), Message("assistant", "ok")))
+    failed = audit([broken], INST, load_tokenizer("bytes"), MaskPolicy(), 8)
+    assert failed.failed == 1
+    untrained = Example("u", (Message("user", "Hi"),))
+    for found in (
+        audited(),
+        audited(limit=8),
+        audited(5),
+        audited(5, limit=3),
+        failed,
+        audit([untrained], INST, load_tokenizer("bytes"), MaskPolicy()),
+    ):
+        draw(found).to_json()

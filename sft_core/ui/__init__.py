@@ -16,6 +16,7 @@ from sft_core.runs import Runs
 from sft_core.settings import HOST
 from sft_core.types import Example, LabError, Message, Template
 from sft_core.ui import (
+    audit_panel,
     compare,
     data_panel,
     header,
@@ -24,6 +25,7 @@ from sft_core.ui import (
     tokens,
     train,
 )
+from sft_core.ui.audits import Audits
 from sft_core.ui.look import look
 from sft_core.ui.parts import introduction, next_steps
 from sft_core.ui.sources import Pick, rows_of
@@ -64,26 +66,31 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
                 data = data_panel.build(config.data)
                 template = template_panel.build(config, seen)
                 next_steps(("tokens", "Look at its tokens"), ("train", "Train on these rows"))
-            with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens"):
-                inspector = tokens.build(rows, seen)
+            with gr.Tab("Tokens", id="tokens", elem_id="tab-tokens") as tokens_tab:
+                with gr.Tabs(elem_id="scope"):
+                    with gr.Tab("One conversation", id="one", elem_id="tab-one"):
+                        inspector = tokens.build(rows, seen)
+                    whole_set = audit_panel.build(tokens_tab)
                 next_steps(("train", "Train on these rows"))
             with gr.Tab("Train", id="train", elem_id="tab-train"):
                 training = train.build(config, rows)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
                 comparison = compare.build(config, rows)
-        training.timer.render()
+        for part in (training.timer, whole_set.timer, whole_set.audit):
+            part.render()
         page = Page(
             chips=chips,
             run_chip=run_chip,
             data=data,
             template=template,
             tokens=inspector,
+            whole_set=whole_set,
             train=training,
             compare=comparison,
             choices=choices_of(data, template, training),
             own_runs=gr.BrowserState([], storage_key="sft-lab-runs", secret="sft-lab"),
         )
-        wire(page, runs, blocks)
+        wire(page, runs, Audits(), blocks)
     threading.Thread(target=warm, name="warm", daemon=True).start()
     blocks.queue(max_size=HOST.sessions, default_concurrency_limit=None)
     return blocks, options()

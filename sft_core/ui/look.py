@@ -150,13 +150,22 @@ def _findings(seen: Look) -> tuple[Finding, ...]:
         )
     except LabError as error:
         return own or (_as_finding(error),)
-    told = {finding.message for finding in found}
-    return (*(finding for finding in own if finding.message not in told), *found)
+    if not own or all(finding.message != own[0].message for finding in found):
+        return *own, *found
+    # The doctor met the same problem and says more of it; where it stands may be known only here.
+    first = own[0]
+    return tuple(
+        replace(it, line=first.line, column=first.column)
+        if it.message == first.message and it.line is None
+        else it
+        for it in found
+    )
 
 
 def _as_finding(error: LabError) -> Finding:
-    message = str(error)
-    if isinstance(error, TemplateError) and error.line and "line" not in message:
-        message = f"Line {error.line}: {message}"
     elsewhere = isinstance(error, (TokenizerError, HubError, ModelError))
-    return Finding(OUT_OF_REACH if elsewhere else STUCK, Severity.ERROR, message)
+    code = OUT_OF_REACH if elsewhere else STUCK
+    finding = Finding(code, Severity.ERROR, str(error))
+    if isinstance(error, TemplateError):
+        return replace(finding, line=error.line, column=error.column)
+    return finding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import gradio as gr
 
@@ -14,8 +14,9 @@ from sft_core.config import LabConfig, MissingTokens, TrainOn
 from sft_core.runs import Runs
 from sft_core.settings import HOST
 from sft_core.types import Finding, LabError, Severity
-from sft_core.ui import sizes
+from sft_core.ui import findings, sizes
 from sft_core.ui.data_view import builder_value
+from sft_core.ui.findings import Shown, findings_value
 from sft_core.ui.header import chips_value
 from sft_core.ui.look import STUCK, Look, look
 from sft_core.ui.parts import heading
@@ -35,13 +36,6 @@ from sft_core.ui.token_view import text_value, tokens_value
 from sft_core.ui.tokens import stepper_value
 from sft_core.ui.view import dumps, view
 
-MENDED: Final = {
-    "end-of-turn-untrained": "Train it",
-    "marker-split": "Add them as tokens",
-}
-"""Findings that one of the page's own controls mends, and what its button says."""
-GOOD: Final = "Nothing is wrong with this template, tokenizer, mask and row together."
-
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -56,29 +50,13 @@ class Panel:
     preset_note: gr.HTML
     missing_box: gr.Column
     builder: gr.HTML
-    findings: gr.HTML
+    found: Shown
+    undone: gr.State
     tokens: gr.HTML
     text: gr.HTML
 
 
 # -- values ----------------------------------------------------------------------------------
-
-
-def findings_value(findings: tuple[Finding, ...]) -> dict[str, Any]:
-    return {
-        "findings": [
-            {
-                "code": finding.code,
-                "severity": finding.severity.value,
-                "message": finding.message,
-                "remedy": finding.remedy,
-                "fix": finding.fixed_template is not None or finding.code in MENDED,
-                "fixLabel": MENDED.get(finding.code, "Mend the template"),
-            }
-            for finding in findings
-        ],
-        "good": GOOD,
-    }
 
 
 def model_choices() -> list[tuple[str, str]]:
@@ -115,7 +93,7 @@ def repaint(choices: Choices) -> tuple[Any, ...]:
     return (
         dumps(tokens_value(seen)),
         dumps(text_value(seen)),
-        dumps(findings_value(seen.findings)),
+        dumps(findings_value(seen.findings, seen.config)),
         dumps(chips_value(seen, rows)),
         gr.update(visible=bool(seen.missing)),
         dumps(stepper_value(rows, choices.pick, seen)),
@@ -175,19 +153,6 @@ def measure(runs: Runs, choices: Choices) -> Iterator[str]:
         yield dumps(value)
 
 
-def mend(choices: Choices, sent: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """-> (editor, whether ends of turn are trained, what becomes of missing markers) with the
-    finding that was clicked mended."""
-    match code := str(sent.get("code")):
-        case "end-of-turn-untrained":
-            return gr.skip(), True, gr.skip()
-        case "marker-split":
-            return gr.skip(), gr.skip(), MissingTokens.ADD.value
-    seen = look(contract(choices), conversation(choices))
-    fixed = (f.fixed_template for f in seen.findings if f.code == code and f.fixed_template)
-    return next(fixed, gr.skip()), gr.skip(), gr.skip()
-
-
 def back_to_row(choices: Choices) -> Any:
     """The builder with the chosen row's own turns."""
     example = rows_of(choices.data).at(choices.pick)
@@ -228,9 +193,7 @@ def build(config: LabConfig, seen: Look) -> Panel:
                 wrap_lines=True,
                 elem_id="template",
             )
-            findings = view(
-                "findings", findings_value(seen.findings), events=["fix"], elem_id="findings"
-            )
+            found = findings.build(seen)
         with gr.Column(scale=7):
             heading("What the model sees, and what is trained")
             with gr.Row(elem_classes="inline"):
@@ -257,7 +220,8 @@ def build(config: LabConfig, seen: Look) -> Panel:
         preset_note=preset_note,
         missing_box=missing_box,
         builder=builder,
-        findings=findings,
+        found=found,
+        undone=gr.State(None),
         tokens=tokens,
         text=text,
     )

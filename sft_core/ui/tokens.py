@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from sft_core.ui import rival_view
+from sft_core.ui import findings, rival_view
+from sft_core.ui.findings import Shown
 from sft_core.ui.look import Look
 from sft_core.ui.sources import PARTS, Pick, Rows
 from sft_core.ui.view import view
@@ -16,6 +17,7 @@ from sft_core.ui.view import view
 @dataclass(frozen=True, slots=True)
 class Tab:
     stepper: gr.HTML
+    found: Shown
     inspector: gr.HTML
     rival: gr.Dropdown
     differences: gr.HTML
@@ -43,6 +45,7 @@ def _limits(seen: Look) -> str:
 
 def build(rows: Rows, seen: Look) -> Tab:
     stepper = view("stepper", stepper_value(rows, Pick(), seen), events=["pick"], elem_id="stepper")
+    found = findings.build_mirror()
     with gr.Row(elem_classes="inline", elem_id="rival-row"):
         rival = gr.Dropdown(
             rival_view.CHOICES,
@@ -54,4 +57,4 @@ def build(rows: Rows, seen: Look) -> Tab:
         )
     differences = view("rival", {}, elem_id="differences")
     inspector = view("inspector", {}, elem_id="inspector")
-    return Tab(stepper, inspector, rival, differences)
+    return Tab(stepper, found, inspector, rival, differences)

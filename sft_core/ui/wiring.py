@@ -13,10 +13,19 @@ import gradio as gr
 
 from sft_core.runs import Runs
 from sft_core.settings import HOST
+from sft_core.ui import (
+    audit_panel,
+    data_panel,
+    findings,
+    rival_view,
+    run_handlers,
+    settings_form,
+    template_panel,
+)
 from sft_core.ui import compare as compare_tab
-from sft_core.ui import data_panel, rival_view, run_handlers, settings_form, template_panel
 from sft_core.ui import tokens as tokens_tab
 from sft_core.ui import train as train_tab
+from sft_core.ui.audits import Audits
 from sft_core.ui.fields import Fields, bind
 from sft_core.ui.listen import Tickets
 from sft_core.ui.parts import LIGHT
@@ -35,6 +44,7 @@ class Page:
     data: data_panel.Panel
     template: template_panel.Panel
     tokens: tokens_tab.Tab
+    whole_set: audit_panel.Panel
     train: train_tab.Tab
     compare: compare_tab.Tab
     choices: Fields[Choices]
@@ -46,11 +56,15 @@ class Page:
         return [
             panel.tokens,
             panel.text,
-            panel.findings,
+            panel.found.findings,
             self.chips,
             panel.missing_box,
             self.tokens.stepper,
         ]
+
+    def places(self) -> tuple[findings.Shown, ...]:
+        """Where findings are shown."""
+        return self.template.found, self.tokens.found, self.whole_set.found
 
     def adopting(self) -> list[Any]:
         """What ``adopt.adopted`` gives values for, in its order."""
@@ -85,7 +99,7 @@ def choices_of(
     )
 
 
-def wire(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
+def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_data(page)
     wire_contract(page)
     wire_model(page, runs)
@@ -93,6 +107,13 @@ def wire(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     wire_training(page, runs, blocks)
     wire_grading(page, runs)
     wire_comparison(page, runs)
+    data, builder = page.data, page.template.builder
+    opening = [data.pick, data.rows, builder]
+    undone = page.template.undone
+    mended = findings.outputs(page.places(), undone, page.choices)
+    audit_panel.wire(
+        page.whole_set, audits, page.choices, opening, mended, undone, data.rows, blocks.load
+    )
 
 
 # -- data ------------------------------------------------------------------------------------
@@ -157,10 +178,7 @@ def wire_contract(page: Page) -> None:
     panel.builder.reset(back, inputs, panel.builder, **LIGHT).then(
         repaint, inputs, page.looked_at(), **LIGHT
     )
-    mend, inputs = bind(template_panel.mend, page.choices, event=True)
-    panel.findings.fix(
-        mend, inputs, [controls["source"], controls["end_of_turn"], controls["missing"]], **LIGHT
-    )
+    findings.wire(page.places(), panel.undone, page.choices)
 
 
 def wire_rival(page: Page) -> None:

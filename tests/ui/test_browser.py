@@ -314,7 +314,7 @@ def test_markup_in_data_and_template_stays_text(page: Page, tmp_path: Path) -> N
     expect(page.locator("#strip .strip")).to_contain_text("<")
     expect(page.locator("#rows")).to_contain_text(f"Say {ATTACK}")
     expect(page.locator("#reading")).to_contain_text("left out")
-    for tab in ("tokens", "train", "compare"):
+    for tab in ("tokens", "set", "train", "compare"):
         open_tab(page, tab)
         page.wait_for_timeout(300)
     assert page.evaluate("() => window.hacked") is None
@@ -350,7 +350,7 @@ def test_nothing_scrolls_sideways_on_a_phone(
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{server.url}?__theme={theme}")
     page.wait_for_selector("#chips .chip")
-    for tab in ("data", "tokens", "train", "compare"):
+    for tab in ("data", "tokens", "set", "train", "compare"):
         open_tab(page, tab)
         page.wait_for_timeout(250)
         width = page.evaluate("() => document.documentElement.scrollWidth")

@@ -29,7 +29,15 @@ from sft_core.events import (
     Warned,
 )
 from sft_core.types import Example, Finding, Message, Severity
-from sft_core.ui import answers, data_panel, data_view, header, run_view, template_panel, words
+from sft_core.ui import (
+    answers,
+    data_panel,
+    data_view,
+    header,
+    run_view,
+    template_panel,
+    words,
+)
 from sft_core.ui.compare import Asked
 from sft_core.ui.data_panel import Source
 from sft_core.ui.look import OUT_OF_REACH, look
@@ -115,7 +123,6 @@ def test_every_code_that_colours_a_chip_is_one_that_the_doctor_has() -> None:
     folder = Path(header.__file__).resolve().parents[1] / "doctor"
     source = "".join(file.read_text() for file in folder.glob("*.py"))
     assert all(f'"{code}"' in source for code in set(header._CHIP_OF) - {OUT_OF_REACH})
-    assert all(f'"{code}"' in source for code in template_panel.MENDED)
 
 
 # -- data ------------------------------------------------------------------------------------
@@ -358,14 +365,6 @@ def test_the_board_fills_side_by_side_and_keeps_what_was_stopped() -> None:
 
 def choices(**values: Any) -> Choices:
     return replace(Choices(source=preset_source("inst-resp", "bytes-gpt")), **values)
-
-
-def test_a_finding_is_mended_by_the_control_that_can() -> None:
-    code = {"code": "end-of-turn-untrained"}
-    assert template_panel.mend(choices(end_of_turn=False), code)[1] is True
-    value = json.loads(template_panel.repaint(choices(end_of_turn=False))[2])
-    finding = next(item for item in value["findings"] if item["code"] == code["code"])
-    assert (finding["fix"], finding["fixLabel"]) == (True, "Train it")
 
 
 def test_the_template_follows_the_model_unless_it_was_edited() -> None:

@@ -42,3 +42,51 @@
     if (there || tries > 100) clearInterval(wait);
   }, 200);
 })();
+
+/* Places in the template: the cursor goes there, and lines with a fault are marked. Both reach the
+ * editor (CodeMirror 6) through its element; where that fails, the page is as before. */
+SFT.editor = (() => {
+  "use strict";
+
+  const content = () => document.querySelector("#template .cm-content");
+
+  /** CodeMirror's view of the template, which its element knows by one of two names. */
+  function view() {
+    const node = content();
+    return node?.cmTile?.root?.view || node?.cmView?.rootView?.view || null;
+  }
+
+  function go(line, column) {
+    SFT.go("data");
+    const editor = view();
+    const node = content();
+    node?.scrollIntoView({ block: "nearest" });
+    if (!editor) {
+      node?.focus();
+      return;
+    }
+    const at = editor.state.doc.line(Math.min(Math.max(1, line), editor.state.doc.lines));
+    const anchor = Math.min(at.from + Math.max(0, column - 1), at.to);
+    editor.focus();
+    editor.dispatch({ selection: { anchor }, scrollIntoView: true });
+  }
+
+  const sheet = document.createElement("style");
+  document.head.append(sheet);
+  let lines = [];
+
+  /** A rule for each line by its place among its siblings, so that the editor's own elements stay
+   * as they are. That place is the line's number as long as the whole text is drawn, which the
+   * editor does for all but very long texts. */
+  function mark(numbers) {
+    lines = numbers;
+    const editor = view();
+    const drawn = content()?.querySelectorAll(":scope > .cm-line").length;
+    const whole = !editor || drawn === editor.state.doc.lines;
+    sheet.textContent = whole
+      ? lines.map((line) => `#template .cm-content > .cm-line:nth-child(${Number(line)}) { box-shadow: inset 3px 0 var(--red); background: var(--red-soft); }`).join("\n")
+      : "";
+  }
+
+  return { go, mark };
+})();

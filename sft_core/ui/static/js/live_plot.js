@@ -22,7 +22,7 @@
   function dressed(figure) {
     const ink = css("--ink-2");
     const line = css("--line");
-    const roles = { train: css("--accent"), eval: css("--second"), rate: css("--ink-2"), score: css("--second") };
+    const roles = { train: css("--accent"), eval: css("--second"), rate: css("--ink-2"), score: css("--second"), rows: css("--accent"), over: css("--amber"), limit: css("--amber") };
     const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, color: ink };
     const layout = { ...figure.layout };
     for (const name of Object.keys(layout)) {
@@ -51,7 +51,8 @@
   views.plot = (root) => {
     const box = h("div", { class: "plot", role: "img" });
     const empty = h("p", { class: "quiet plot-empty" });
-    fill(root, box, empty);
+    const caption = h("p", { class: "plot-caption", hidden: true });
+    fill(root, caption, box, empty);
     let figure = null;
     let running = false;
     let again = false;
@@ -81,6 +82,9 @@
     return (value) => {
       empty.hidden = Boolean(value.figure);
       box.hidden = !value.figure;
+      caption.hidden = !value.figure || !value.caption;
+      // Kept as it is while the figure changes, with an explanation that somebody opened.
+      if (!caption.hidden && !caption.firstChild) fill(caption, value.caption, " ", SFT.why(value.how));
       fill(empty, value.empty || "");
       if (!value.figure) return;
       figure = value.figure;

@@ -25,6 +25,10 @@
     return () => {};
   };
 
+  // What a finding is about, in every strip that shows the conversation.
+  const strips = new Set();
+  SFT.highlight = (tokens, how) => strips.forEach((highlight) => highlight(tokens, how));
+
   function strip(root) {
     const T = SFT.tokens;
     let value = null;
@@ -32,6 +36,7 @@
     let active = null;
     let pinned = null;
     let tableRows = 200;
+    let found = new Set();
     const chosen = new Set();
     const show = { ids: false, spaces: true };
 
@@ -91,6 +96,7 @@
         const chip = T.chip(token, i, value, show.spaces);
         if (!value.compact) SFT.rival.mark(chip, i, value.key);
         if (i >= kept) chip.className += " t-dropped";
+        if (found.has(i)) chip.className += " t-found";
         part.append(chip);
         if (token[T.PIECE].includes("\n")) part.append(document.createElement("br"));
       }
@@ -121,6 +127,22 @@
       if (pinned !== null && pinned >= total) pinned = null;
       look(pinned !== null ? pinned : active !== null && active < total ? active : null);
     }
+
+    /** Marks `tokens`. "peek" brings the first into view where the strip itself scrolls, "go" also
+     * moves the page. Only a strip that is seen moves anything. */
+    strips.add((tokens, how) => {
+      found = new Set(tokens);
+      box.querySelectorAll(".t-found").forEach((node) => node.classList.remove("t-found"));
+      if (!found.size) return;
+      for (const node of box.querySelectorAll(".t[data-i]")) {
+        if (found.has(Number(node.dataset.i))) node.classList.add("t-found");
+      }
+      const first = box.querySelector(".t-found");
+      if (!first || !how || root.offsetParent === null) return;
+      const place = first.getBoundingClientRect(), frame = box.getBoundingClientRect();
+      if (place.top < frame.top || place.bottom > frame.bottom) box.scrollTop += place.top - frame.top - frame.height / 3;
+      if (how === "go") first.scrollIntoView({ block: "center", behavior: SFT.calm() ? "auto" : "smooth" });
+    });
 
     const at = (index) => box.querySelector(`[data-i="${index}"]`);
 
