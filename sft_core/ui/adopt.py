@@ -12,7 +12,14 @@ from sft_core.catalogue import Origin
 from sft_core.config import DataConfig, LabConfig, TrainConfig
 from sft_core.types import LabError, TemplateError
 from sft_core.ui import data_panel
-from sft_core.ui.session import FALLBACK, OWN, preset_source
+from sft_core.ui.session import (
+    FALLBACK,
+    OWN,
+    is_own,
+    named_templates,
+    preset_choices,
+    preset_source,
+)
 from sft_core.ui.settings_form import OPTIONAL, Settings
 
 LOADED: Final = 5
@@ -83,21 +90,25 @@ def _contract(config: LabConfig) -> tuple[Any, ...]:
         model.heads,
         model.context,
         model.missing_tokens.value,
-        _preset(config.template.name.partition(" (")[0]),
+        _preset(config.template.name.partition(" (")[0], model.name),
         source,
         config.policy.train_on.value,
         config.policy.end_of_turn,
     )
 
 
-def _preset(name: str) -> str:
-    """A name for the list of presets, also for a template that came from a file."""
-    if name == templates.TOKENIZER:
-        return name
+def _preset(name: str, model: str) -> Any:
+    """The list of presets with the one of ``name``, also for a template that came from a file."""
     try:
-        return templates.find_preset(name).name
-    except TemplateError:
-        return FALLBACK
+        listed = preset_choices(named_templates(model))
+    except LabError:
+        listed = preset_choices()
+    if not is_own(name):
+        try:
+            name = templates.find_preset(name).name
+        except TemplateError:
+            name = FALLBACK
+    return gr.update(choices=listed, value=name if name in dict(listed).values() else FALLBACK)
 
 
 def settings(train: TrainConfig) -> tuple[Any, ...]:

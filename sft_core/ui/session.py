@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -148,10 +149,30 @@ def same_template(one: str, other: str) -> bool:
 
 def preset_source(preset: str, model: str) -> str:
     """The Jinja text of a preset. Raises TemplateError where ``model``'s tokenizer brings none."""
-    if preset != templates.TOKENIZER:
+    if not is_own(preset):
         return templates.find_preset(preset).source
     tokenizer = load_tokenizer(card(model).tokenizer)
     return templates.resolve(TemplateConfig(name=preset), tokenizer).source
+
+
+def is_own(preset: str) -> bool:
+    """Whether a choice means a template of the tokenizer's own: the only one, or one by name."""
+    return preset.partition(":")[0] == templates.TOKENIZER
+
+
+def named_templates(model: str) -> tuple[str, ...]:
+    """The names of further templates that a model's tokenizer brings, such as "tool_use". Raises
+    LabError where the tokenizer cannot be read."""
+    return tuple(
+        name for name in load_tokenizer(card(model).tokenizer).chat_templates if name != "default"
+    )
+
+
+def preset_choices(named: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """-> (title, value) of presets and of what a tokenizer brings, its ``named`` templates too."""
+    presets = [(preset.title, name) for name, preset in templates.PRESETS.items()]
+    own = [(f"The tokenizer's own: {name}", f"{templates.TOKENIZER}:{name}") for name in named]
+    return [*presets, ("The tokenizer's own", templates.TOKENIZER), *own]
 
 
 def suitable_preset(model: str) -> str:

@@ -25,7 +25,10 @@ from sft_core.ui.session import (
     Choices,
     contract,
     conversation,
+    is_own,
     model_config,
+    named_templates,
+    preset_choices,
     preset_source,
     same_template,
     sentence,
@@ -65,13 +68,8 @@ def model_choices() -> list[tuple[str, str]]:
     ]
 
 
-def preset_choices() -> list[tuple[str, str]]:
-    presets = [(preset.title, name) for name, preset in templates.PRESETS.items()]
-    return [*presets, ("The tokenizer's own", "tokenizer")]
-
-
 def preset_sentence(name: str) -> str:
-    if name == "tokenizer":
+    if is_own(name):
         return "The chat template that the model's tokenizer brings with it."
     return templates.PRESETS[name].sentence
 
@@ -128,15 +126,17 @@ def choose_model(choices: Choices) -> tuple[Any, ...]:
     try:
         preset = suitable_preset(model.name)
         source = preset_source(preset, model.name)
+        named = named_templates(model.name)
     except LabError as error:
         line = dumps({"text": sentence(error), "level": "error"})
         return *boxes, line, *(gr.skip(),) * 3
-    return *boxes, line, preset, source, dumps({"text": preset_sentence(preset)})
+    listed = gr.update(choices=preset_choices(named), value=preset)
+    return *boxes, line, listed, source, dumps({"text": preset_sentence(preset)})
 
 
 def _edited(choices: Choices) -> bool:
     """Whether the editor holds anything but a preset's own text."""
-    if choices.preset == "tokenizer":
+    if is_own(choices.preset):
         return False
     presets = templates.PRESETS.values()
     return not any(same_template(choices.source, preset.source) for preset in presets)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 from sft_core.config import DataConfig, LabConfig, MaskPolicy, TemplateConfig, TrainOn
 from sft_core.events import (
@@ -28,6 +29,7 @@ from sft_core.events import (
     TextGenerated,
     Warned,
 )
+from sft_core.tokenizer import Tokenizer
 from sft_core.types import Example, Finding, Message, Severity
 from sft_core.ui import (
     answers,
@@ -35,17 +37,20 @@ from sft_core.ui import (
     data_view,
     header,
     run_view,
+    session,
     template_panel,
     words,
 )
+from sft_core.ui.adopt import adopted
 from sft_core.ui.compare import Asked
 from sft_core.ui.data_panel import Source
 from sft_core.ui.look import OUT_OF_REACH, look
-from sft_core.ui.session import Choices, preset_source
+from sft_core.ui.session import OWN, Choices, preset_source
 from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
 from sft_core.ui.sources import Pick, pack, rows_of
 from sft_core.ui.token_view import text_value, tokens_value
 from tests.test_plots import started, step
+from tests.trained_tokenizers import byte_level
 
 ROWS = rows_of(DataConfig())
 FIRST = ROWS.splits.train[0]
@@ -370,7 +375,7 @@ def choices(**values: Any) -> Choices:
 def test_the_template_follows_the_model_unless_it_was_edited() -> None:
     smol = choices(model="smollm2-135m-instruct")
     _, shape, _, preset, source, _ = template_panel.choose_model(smol)
-    assert preset == "chatml"
+    assert preset["value"] == "chatml"
     assert "<|im_start|>" in source
     assert shape["visible"] is False
     edited = choices(model="smollm2-135m-instruct", source="{{ messages }}")
@@ -392,3 +397,22 @@ def test_compare_stops_on_what_is_typed() -> None:
     asked = Asked("", "greedy", None, None, None, 1.0, None, 20, " <|endoftext|>  </s> ")
     assert asked.config().stop_tokens == ("<|endoftext|>", "</s>")
     assert Asked("", "greedy", None, None, None, 1.0, None, 20).config().stop_tokens == ()
+
+
+def test_named_templates_of_a_tokenizer_can_be_chosen(tmp_path: Path) -> None:
+    base = byte_level()
+    named = {
+        "default": preset_source("chatml", "bytes-gpt"),
+        "tool_use": "{{ messages[0].content }}",
+    }
+    backend = tokenizers.Tokenizer.from_str(base.to_json())
+    Tokenizer("two", backend, base.special_tokens, named).save(tmp_path)
+    given = choices(model=OWN, own_model=str(tmp_path))
+    *_, listed, _, _ = template_panel.choose_model(given)
+    assert ("The tokenizer's own: tool_use", "tokenizer:tool_use") in listed["choices"]
+    source, _ = template_panel.choose_preset(replace(given, preset="tokenizer:tool_use"))
+    assert source == named["tool_use"]
+    config = session.contract(replace(given, preset="tokenizer:tool_use", source=source))
+    assert (config.template.name, config.template.source) == ("tokenizer:tool_use", None)
+    shown = adopted(config)
+    assert any(isinstance(it, dict) and it.get("value") == "tokenizer:tool_use" for it in shown)
