@@ -8,6 +8,7 @@ case      what a check is given
 answers   is anything trained, and do answers end?
 markers   are special tokens whole, and nobody's forgery?
 prompts   does generation send what training saw?
+tags      do generation tags enclose the answers?
 wording   can the tokenizer write the text?
 """
 
@@ -20,7 +21,7 @@ from typing import Final
 
 from sft_core import sandbox
 from sft_core.config import MaskPolicy
-from sft_core.doctor import answers, markers, prompts, wording
+from sft_core.doctor import answers, markers, prompts, tags, wording
 from sft_core.doctor.case import Case, Found
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import EncodeError, Example, Finding, Severity, Template, TemplateError
@@ -40,6 +41,8 @@ CHECKS: Final[tuple[Callable[[Case], Found], ...]] = (
     prompts.no_generation_prompt,
     prompts.trailing_space,
     prompts.glued_answer,
+    tags.no_generation_tags,
+    tags.generation_tags_differ,
     wording.unknown_text,
     wording.lost_text,
     wording.merged_border,

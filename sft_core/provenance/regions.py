@@ -17,11 +17,12 @@ from sft_core.types import Region, Span
 
 
 class Painted(NamedTuple):
-    """Spans that cover a text from end to end, and which stretches of its contents the template
-    printed itself."""
+    """Spans that cover a text from end to end, which stretches of its contents the template
+    printed itself, and which the author's generation tags enclose, where that is known."""
 
     spans: tuple[Span, ...]
     literals: tuple[tuple[int, int], ...]
+    tagged: tuple[tuple[int, int], ...] | None = None
 
 
 def painted(tagged: Tagged, known: Known) -> Painted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sft_core.provenance.tagged import NOBODY, Decimal, Tagged, Whole
+from sft_core.provenance.tagged import ENCLOSED, NOBODIES, NOBODY, Decimal, Tagged, Whole
 
 ASSISTANT: Final = "assistant"
 
@@ -30,7 +30,7 @@ def content_tag(message: int) -> str:
 
 
 def source(tag: str) -> Source:
-    code = ord(tag)
+    code = ord(tag) & ~ENCLOSED
     return Source(None, False) if code < 2 else Source(code // 2 - 1, code % 2 == 1)
 
 
@@ -101,6 +101,6 @@ def owner_of(item: Any) -> str | None:
     """The literal tag of the message that an item is a piece of, if it is one."""
     for value in item if isinstance(item, tuple) else (item,):
         tags = value._tag if isinstance(value, Part) else getattr(value, "_tags", "")
-        if tags and tags[0] != NOBODY:
+        if tags and tags[0] not in NOBODIES:
             return literal_tag(source(tags[0]).message)
     return None
