@@ -100,7 +100,11 @@ def _composed(message: Mapping[str, Any]) -> str | None:
 def owner_of(item: Any) -> str | None:
     """The literal tag of the message that an item is a piece of, if it is one."""
     for value in item if isinstance(item, tuple) else (item,):
-        tags = value._tag if isinstance(value, Part) else getattr(value, "_tags", "")
+        tags = ""
+        if isinstance(value, Tagged):
+            tags = value._tags
+        elif isinstance(value, (Part, Whole, Decimal)):
+            tags = value._tag
         if tags and tags[0] not in NOBODIES:
             return literal_tag(source(tags[0]).message)
     return None

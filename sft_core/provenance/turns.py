@@ -164,14 +164,16 @@ def closing(
     character; ``header`` and ``answer`` are what it printed in that turn before.
 
     It is the first special token that does not close something inside the turn, as </think>
-    does; or else the last that closes what the header opened; or else all that follows.
+    does, or the second of two equal quotes; or else the last that closes what the header opened;
+    or else all that follows.
     """
     outer = None
     inner = tail[0]
     for match in closers:
         pairs = counterparts(match[0])
         before = answer + "\0" + text[tail[0] : match.start()]
-        if any(opener in before for opener in pairs):
+        quotes = answer.count(match[0]) % 2 and any(it[0] not in answer for it in closers)
+        if quotes or any(opener in before for opener in pairs):
             inner = match.end()
         elif any(opener in header for opener in pairs):
             outer = match.span()
