@@ -13,15 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import transformers
+from transformers.utils import chat_template_utils
 
 from sft_core import templates
 from sft_core.config import MaskPolicy
 from sft_core.doctor import examine
 from sft_core.encode import missing_tokens
+from sft_core.provenance import rendering
 from sft_core.tokenizer import Tokenizer, load_tokenizer
 from sft_core.types import Example, LabError, Message, Severity, Template, TemplateError, ToolCall
 from tests import oracle
@@ -119,7 +122,16 @@ class Pair:
 def judge(found: Found) -> list[Pair]:
     """Every conversation through one template."""
     transformers.logging.set_verbosity_error()
+    # Some templates print the time, and the lab and transformers each ask for it themselves.
+    for module in (chat_template_utils, rendering):
+        module.datetime = _StandingClock  # type: ignore[attr-defined]
     return [_pair(found, example) for example in conversations(found.source)]
+
+
+class _StandingClock:
+    @staticmethod
+    def now() -> datetime:
+        return datetime(2026, 1, 2, 3, 4, 5)
 
 
 def _pair(found: Found, example: Example) -> Pair:

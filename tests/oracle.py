@@ -198,20 +198,19 @@ class _Case:
             yield self._about("end of turn not trained", min(missing), index)
 
     def _headers(self) -> Iterator[Complaint]:
-        """Between turns nothing is trained but what closes the one before."""
-        reached = 0
+        """Nothing is trained but answers, with what is printed in them, and what closes them."""
+        explained = set(self.own)
         for index in self.answers:
-            begin = self.begins[index]
-            yield from self._untrained(
-                reached, self._prefilled(index) if begin is None else begin, index
-            )
-            reached = max(reached, self._closed(index))
-        yield from self._untrained(reached, len(self.text), len(self.messages) - 1)
-
-    def _untrained(self, start: int, stop: int, index: int) -> Iterator[Complaint]:
-        wrong = self.trained.intersection(range(start, stop)) - self.own
+            begin = self._start(index)
+            spoken = self._spoken(index)
+            last = max(spoken, default=begin - 1) + 1
+            explained.update(range(begin, self._closed(index, last)))
+            late = max(self.moved[index], default=last - 1) + 1
+            if late > last and late - 1 in self.trained:
+                explained.update(range(late, self._closed(index, late)))
+        wrong = self.trained - explained
         if wrong:
-            yield self._about("header trained", min(wrong), index)
+            yield self._about("header trained", min(wrong), len(self.messages) - 1)
 
     # -- what is known of a turn --------------------------------------------------------------
 
@@ -289,17 +288,40 @@ class _Case:
         pairs = enumerate(zip(self.text, text or "", strict=False))
         return next((at for at, (one, other) in pairs if one != other), len(text or ""))
 
-    def _closed(self, index: int) -> int:
-        """Up to where something may be trained that closes an answer. Where a template closes a
-        turn only if another follows, that is its first special token, if it opens no turn, or
-        else the space behind it."""
-        begin, end, ending = self.begins[index], self.ends[index], self._ending(index) or ""
+    def _start(self, index: int) -> int:
+        """Where an answer begins, as far as anything tells."""
+        known = self.begins[index]
+        known = self._prefilled(index) if known is None else known
+        if known:
+            return known
+        first = min(self._spoken(index), default=None)
+        if first is None:
+            end = self.ends[index] or len(self.text)
+            first = end - len(self._ending(index) or "")
+        return min(self._as_if_last(index, first), len(self.text[:first].rstrip()))
+
+    def _as_if_last(self, index: int, first: int) -> int:
+        """Where the answer whose first own character is ``first`` would begin if it ended the
+        conversation: the same literals must stand in front of it."""
+        prompt = self.prints(self.messages[:index], True)
+        text = self.prints(self.messages[: index + 1])
+        if prompt is None or text is None or not text.startswith(prompt):
+            return first
+        moved = self._moves(self.messages[: index + 1], index, text)
+        lead = text[len(prompt) : min((at for at in moved if at >= len(prompt)), default=0)]
+        return first - len(lead) if self.text[:first].endswith(lead) else first
+
+    def _closed(self, index: int, start: int) -> int:
+        """Up to where something may be trained that closes an answer whose last own character
+        stands before ``start``. Where a template closes a turn only if another follows, that is
+        its first special token, if it opens no turn, or else the space behind it."""
+        end, ending = self.ends[index], self._ending(index) or ""
         if end is not None and ending:
             return end
-        start = max(self._spoken(index), default=(begin or 0) - 1) + 1
         tail = self._tail(index, start)
         shared = _shared(self.text[start:], tail)
-        if self._special(tail[:shared]) or (tail and shared == len(tail) and ending):
+        closer = self._special(ending)
+        if ending and (closer[0] in tail[:shared] if closer else 0 < shared == len(tail)):
             return start + shared
         later = [at for moved in self.moved[index + 1 :] for at in moved if at >= start]
         rest = self.text[start + shared : min(later, default=len(self.text))]
@@ -331,16 +353,27 @@ class _Case:
         return found
 
     def _prefilled(self, index: int) -> int:
-        """Up to where a turn is what the generation prompt opened, if that is no prefix."""
+        """Up to where a turn is what a generation prompt opens, if that is no prefix: found by
+        the last place in front of the answer that reads as the prompt's addition does, or as that
+        does up to one of its special tokens; 0 where there is none."""
         before = self.prints(self.messages[:index])
         prompt = self.prints(self.messages[:index], True)
         if before is None or prompt is None or not prompt.startswith(before):
             return 0
         opening = prompt[len(before) :]
-        if not self.text.startswith(before):
-            return 0
-        shared = _shared(self.text[len(before) :], opening)
-        return len(before) + shared if shared else 0
+        if self.text.startswith(before) and (shared := _shared(self.text[len(before) :], opening)):
+            return len(before) + shared
+        earlier = max((at for moved in self.moved[:index] for at in moved), default=0)
+        own = [at for at in self.moved[index] if at > earlier]
+        cuts = [len(opening), *(it.start() for it in _SPECIAL.finditer(opening))]
+        for cut in sorted(filter(None, cuts), reverse=True):
+            if own:
+                found = self.text.rfind(opening[:cut], earlier, min(own))
+            else:
+                found = self.text.find(opening[:cut], earlier)
+            if found >= 0:
+                return found + cut
+        return 0
 
     def _ending(self, index: int) -> str | None:
         """What is printed behind a plain answer in this place; None where that is not clear."""

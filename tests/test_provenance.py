@@ -432,6 +432,41 @@ def test_counterparts() -> None:
     assert counterparts("<|eot|>") == ()
 
 
+def test_a_loop_over_what_is_not_there_is_followed() -> None:
+    template = (
+        "{% macro f(schema) %}{{ schema.type }}{% endmacro %}"
+        "{% for m in messages %}<{{ f({'type': 'x', 'more': m.more}.more or {}) }}"
+        "{% for item in [m.missing] %}{{ 'y' }}{% endfor %}{{ m.content }}>{% endfor %}"
+    )
+    rendered = render(template, talk(user("Q"), assistant("A")))
+    assert (rendered.text, rendered.method) == ("<yQ><yA>", "provenance")
+
+
+def test_the_second_of_two_equal_quotes_ends_no_turn() -> None:
+    template = (
+        "{% for m in messages %}{{ '<turn>' ~ m.role }}"
+        "{% for call in m.tool_calls %}{{ '<call>' ~ call.function.name }}"
+        "{{ '{<quote>' ~ call.function.arguments.city ~ '<quote>}</call>' }}{% endfor %}"
+        "{{ m.content ~ '<stop>' }}{% endfor %}{{ '<turn>assistant' if add_generation_prompt }}"
+    )
+    rendered = render(template, talk(user("Q"), assistant("", None, CALL)))
+    assert said(rendered, 1) == "<call>weather{<quote>Oslo<quote>}</call>"
+    assert ended(rendered, 1) == "<stop>"
+
+
+def test_what_a_prompt_leaves_of_the_turn_before_the_answer_has_to_print() -> None:
+    closed_by_the_next = (
+        "{% for m in messages %}{{ '[' ~ m.role ~ ']' ~ m.content }}"
+        "{{ '<stop>' if not loop.last }}{% endfor %}"
+        "{{ '<stop>[assistant]' if add_generation_prompt and messages[-1].role == 'user' }}"
+    )
+    rendered = render(closed_by_the_next, talk(user("Q"), assistant("A"), assistant("B")))
+    assert written(rendered) == (
+        "h0 [user]¦c0 Q¦e0 <stop>¦h1 [assistant]¦c1 A¦c2 <stop>[assistant]B"
+    )
+    assert rendered.answer_starts() == ((1, 24), (2, 25))
+
+
 # -- what messages look like to templates ---------------------------------------------------------
 
 

@@ -32,7 +32,8 @@ def painted(tagged: Tagged, known: Known) -> Painted:
     view = Text(text, runs, known)
     view = view.of(_without_quotes(view))
     view = view.of(_with_silent(view))
-    runs = _adopted(view)
+    view = view.of(_adopted(view))
+    runs = _handed_over(view)
     view = view.of(runs)
     messages = sorted({run.message for run in runs if run.message is not None})
     marks = {message: marks_of(view, message) for message in messages}
@@ -110,6 +111,33 @@ def _adopted(view: Text) -> list[Run]:
             for start, end, message in zip(edges, edges[1:], owners, strict=False)
             if end > start
         ]
+    return made
+
+
+def _handed_over(view: Text) -> list[Run]:
+    """Where a prompt ends before all is printed that closes the turn before it, the model has to
+    print the rest: it is the first that the answer says."""
+    made: list[Run] = list(view.runs)
+    for message, place in sorted(view.known.prompt_ends.items()):
+        first = next((run.start for run in made if run.message == message), None)
+        if first is None or first <= place:
+            continue
+        between = [run for run in made if run.start < first and run.end > place]
+        if all(not run.source.content and run.message is not None for run in between):
+            made = _given(made, between, place, message)
+    return made
+
+
+def _given(runs: Sequence[Run], between: Sequence[Run], place: int, message: int) -> list[Run]:
+    """``runs`` with what of those in ``between`` lies behind a place given to a message."""
+    made: list[Run] = []
+    for run in runs:
+        if run not in between:
+            made.append(run)
+            continue
+        if run.start < place:
+            made.append(run._replace(end=place))
+        made.append(Run(max(run.start, place), run.end, Source(message, False)))
     return made
 
 

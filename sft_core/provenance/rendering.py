@@ -25,6 +25,7 @@ Plain = dict[str, Any]
 Ranges = tuple[tuple[int, int], ...]
 
 _SKELETONS: Final = skeleton.Memory()
+_PROMPT_TAIL: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,20 +261,26 @@ class _Job:
     def _known(self, text: str) -> Known:
         ends: dict[int, int] = {}
         openings: dict[int, str] = {}
+        bare: dict[int, str] = {}
         for index, message in enumerate(self.messages):
             prompt = self._prompt(index) if message["role"] == ASSISTANT else None
             if prompt is None:
                 continue
             if text.startswith(prompt):
                 ends[index] = len(prompt)
-            elif (before := self.tried(self.messages[:index])) is not None:
-                openings[index] = prompt.removeprefix(before) if prompt.startswith(before) else ""
+                continue
+            before = self.tried(self.messages[:index])
+            if before == prompt:
+                bare[index] = prompt[-_PROMPT_TAIL:]
+            elif before is not None and prompt.startswith(before):
+                openings[index] = prompt.removeprefix(before)
         return Known(
             roles=[message["role"] for message in self.messages],
             bos=self._tokens.get("bos_token") or "",
             eos=self._tokens.get("eos_token") or "",
             prompt_ends=ends,
             openings=openings,
+            bare_prompts=bare,
             turn_end=lambda index: self._turn_end(text, index),
             would_begin=lambda index: self._would_begin(text, index),
             generation_prompt=self.generation_prompt,

@@ -25,7 +25,8 @@ class Known:
     """What is known about a render besides its text.
 
     ``prompt_ends[i]`` is where the generation prompt of assistant turn i ends in the text;
-    ``openings[i]`` is what a generation prompt adds for it, for where no prompt is a prefix.
+    ``openings[i]`` is what a generation prompt adds for it, for where no prompt is a prefix;
+    ``bare_prompts[i]`` is how such a prompt ends that adds nothing.
     ``turn_end(i)`` is where a render of the messages up to i ends in the text, if it does;
     ``would_begin(i)`` is where the content of an empty message i would stand.
     """
@@ -35,6 +36,7 @@ class Known:
     eos: str = ""
     prompt_ends: Mapping[int, int] = field(default_factory=dict)
     openings: Mapping[int, str] = field(default_factory=dict)
+    bare_prompts: Mapping[int, str] = field(default_factory=dict)
     turn_end: Callable[[int], int | None] = lambda _: None
     would_begin: Callable[[int], int | None] = lambda _: None
     generation_prompt: bool = False
@@ -211,9 +213,17 @@ def _content_start(
             return end
         opening = view.known.openings.get(message, "")
         shared = _shared(view, own[0].start, ceiling, opening)
-        if shared:
+        if shared or (content and _unopened(view, message, own[0].start, content[0].start)):
             return own[0].start + shared
     return content[0].start if content else None
+
+
+def _unopened(view: Text, message: int, start: int, content: int) -> bool:
+    """Whether no prompt opens an answer: what is printed between its start and its content, such
+    as what opens a tool call, is not how the prompt ends."""
+    prompt = view.known.bare_prompts.get(message)
+    head = view.specials(start, content)
+    return prompt is not None and bool(head) and not any(it[0] in prompt for it in head)
 
 
 def _floor(view: Text, start: int) -> int:
