@@ -296,9 +296,21 @@ class _Case:
             return known
         first = min(self._spoken(index), default=None)
         if first is None:
-            end = self.ends[index] or len(self.text)
-            first = end - len(self._ending(index) or "")
+            first = self._silent_end(index)
         return min(self._as_if_last(index, first), len(self.text[:first].rstrip()))
+
+    def _silent_end(self, index: int) -> int:
+        """Where an answer that says nothing is closed."""
+        ending, end = self._ending(index) or "", self.ends[index]
+        if end is not None:
+            return end - len(ending)
+        earlier = max((at for moved in self.moved[:index] for at in moved), default=0)
+        closer = self._special(ending)
+        openings = [
+            it.end() for it in _SPECIAL.finditer(self.text, earlier) if it[0] in self.openers
+        ]
+        found = self.text.find(closer[0], min(openings, default=earlier)) if closer else -1
+        return found if found >= 0 else len(self.text)
 
     def _as_if_last(self, index: int, first: int) -> int:
         """Where the answer whose first own character is ``first`` would begin if it ended the
@@ -326,6 +338,8 @@ class _Case:
         later = [at for moved in self.moved[index + 1 :] for at in moved if at >= start]
         rest = self.text[start + shared : min(later, default=len(self.text))]
         special = self._special(rest)
+        if closer and closer[0] in rest:
+            return start + shared + rest.index(closer[0]) + len(closer[0])
         if special and special[0] not in self.openers:
             return start + shared + special.end()
         return start + shared + len(rest) - len(rest.lstrip())
@@ -350,7 +364,8 @@ class _Case:
                 found.add(before[-1][0])
             if len(before) > 1 and self.text[before[0].end() : before[1].start()].isalnum():
                 found.add(before[0][0])
-        return found
+        closers = (self._special(self._ending(index) or "") for index in self.answers)
+        return found - {closer[0] for closer in closers if closer}
 
     def _prefilled(self, index: int) -> int:
         """Up to where a turn is what a generation prompt opens, if that is no prefix: found by
@@ -365,8 +380,8 @@ class _Case:
             return len(before) + shared
         earlier = max((at for moved in self.moved[:index] for at in moved), default=0)
         own = [at for at in self.moved[index] if at > earlier]
-        cuts = [len(opening), *(it.start() for it in _SPECIAL.finditer(opening))]
-        for cut in sorted(filter(None, cuts), reverse=True):
+        cuts = {len(opening), *(at for it in _SPECIAL.finditer(opening) for at in it.span())}
+        for cut in sorted(cuts - {0}, reverse=True):
             if own:
                 found = self.text.rfind(opening[:cut], earlier, min(own))
             else:

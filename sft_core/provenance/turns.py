@@ -220,10 +220,17 @@ def _content_start(
 
 def _unopened(view: Text, message: int, start: int, content: int) -> bool:
     """Whether no prompt opens an answer: what is printed between its start and its content, such
-    as what opens a tool call, is not how the prompt ends."""
+    as what opens a tool call, is neither how the prompt ends nor part of anybody else's turn."""
     prompt = view.known.bare_prompts.get(message)
-    head = view.specials(start, content)
-    return prompt is not None and bool(head) and not any(it[0] in prompt for it in head)
+    head = {match[0] for match in view.specials(start, content)}
+    if prompt is None or not head or any(special in prompt for special in head):
+        return False
+    others = (run for run in view.runs if not run.source.content and not _answers(view, run))
+    return head.isdisjoint(it[0] for run in others for it in view.specials(run.start, run.end))
+
+
+def _answers(view: Text, run: Run) -> bool:
+    return run.message is not None and view.known.roles[run.message] == ASSISTANT
 
 
 def _floor(view: Text, start: int) -> int:
