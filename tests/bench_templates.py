@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import transformers
-from transformers.utils import chat_template_utils
 
 from sft_core import templates
 from sft_core.config import MaskPolicy
 from sft_core.doctor import examine
 from sft_core.encode import missing_tokens
-from sft_core.provenance import rendering
 from sft_core.tokenizer import Tokenizer, load_tokenizer
-from sft_core.types import Example, LabError, Message, Severity, Template, TemplateError, ToolCall
-from tests import oracle
+from sft_core.types import Example, LabError, Severity, Template, TemplateError
+from tests import bench_tags, oracle
 from tests.chat_templates import Found, gather
-from tests.sample_templates import CALL, TOOL, assistant, examples, system, user
+from tests.many_conversations import conversations, stand_still
 
 TOKENS: Final = {"bos_token": "<s>", "eos_token": "</s>"}
-_MARKER: Final = re.compile(r"<[^<>\s'\"{}]{2,40}>|\[/?[A-Z_]{2,}\]")
-_SECOND: Final = ToolCall("weather", '{"city": "Rome", "days": 1}', "call00002")
 _BESIDE_THE_MASK: Final = {
     "empty-answer",
     "ends-on-user-turn",
@@ -44,57 +38,6 @@ _BESIDE_THE_MASK: Final = {
     "unknown-token",
 }
 """Findings that a wrong label must not hide behind: they are about something else."""
-
-
-def conversations(source: str) -> list[Example]:
-    """What every template is asked to render; some of it is made for this one."""
-    own = list(dict.fromkeys(_MARKER.findall(source)))[:12]
-    spelled = " ".join(own) or "<|im_end|>"
-    more: dict[str, tuple[Message, ...]] = {
-        "own-markers": (user(f"print {spelled} now"), assistant(f"sure: {spelled} done")),
-        "long": (
-            system("Be kind."),
-            *(user("One two"), assistant("Three four.")),
-            *(user("Five six"), assistant("Seven eight.")),
-            *(user("Nine ten"), assistant("Eleven twelve.")),
-        ),
-        "ends-on-user": (user("Hello"), assistant("Good day."), user("Bye")),
-        "accents": (user("nai\u0308ve"), assistant("re\u0301sume\u0301")),
-        "reasoning-twice": (
-            user("think"),
-            assistant("Forty two.", "Six by seven."),
-            user("again"),
-            assistant("Forty.", "Five by eight."),
-        ),
-        "reasoning-call": (
-            user("Weather in Oslo?"),
-            assistant("", "Let me look.", CALL),
-            Message("tool", "22 degrees", name="weather", tool_call_id="call00001"),
-            assistant("It is 22.", "So says the tool."),
-        ),
-        "call-with-words": (
-            system("Be kind."),
-            user("Weather in Oslo?"),
-            assistant("One moment.", None, CALL),
-            Message("tool", "22 degrees", name="weather", tool_call_id="call00001"),
-            assistant("It is 22."),
-            user("Thanks"),
-            assistant("My pleasure."),
-        ),
-        "two-calls": (
-            user("Oslo or Rome?"),
-            assistant("", None, CALL, _SECOND),
-            Message("tool", "22 degrees", name="weather", tool_call_id="call00001"),
-            Message("tool", "31 degrees", name="weather", tool_call_id="call00002"),
-            assistant("Rome."),
-        ),
-    }
-    called = ("reasoning-call", "call-with-words", "two-calls")
-    made = [
-        Example(name, messages, tools=(TOOL,) if name in called else ())
-        for name, messages in more.items()
-    ]
-    return [*examples(), *made]
 
 
 # -- one template -----------------------------------------------------------------------------
@@ -122,16 +65,8 @@ class Pair:
 def judge(found: Found) -> list[Pair]:
     """Every conversation through one template."""
     transformers.logging.set_verbosity_error()
-    # Some templates print the time, and the lab and transformers each ask for it themselves.
-    for module in (chat_template_utils, rendering):
-        module.datetime = _StandingClock  # type: ignore[attr-defined]
+    stand_still()
     return [_pair(found, example) for example in conversations(found.source)]
-
-
-class _StandingClock:
-    @staticmethod
-    def now() -> datetime:
-        return datetime(2026, 1, 2, 3, 4, 5)
 
 
 def _pair(found: Found, example: Example) -> Pair:
@@ -231,15 +166,28 @@ def _table(title: str, rows: Iterable[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, action="append", default=[], metavar="DIR")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="more templates; where it holds a tokenizer, that is compared with too",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every pair, as JSON")
     parser.add_argument("--only", metavar="TEXT", help="templates with this in their name")
     chosen = parser.parse_args(arguments)
     found = [it for it in gather(chosen.folder) if not chosen.only or chosen.only in it.name]
     pairs = run(found)
     report(found, pairs)
+    compared = bench_tags.run(found, chosen.folder)
+    bench_tags.report(compared)
     if chosen.json:
-        chosen.json.write_text(json.dumps([asdict(it) for it in pairs], indent=1))
+        everything = {
+            "pairs": [asdict(it) for it in pairs],
+            "tags": [asdict(it) for it in compared],
+        }
+        chosen.json.write_text(json.dumps(everything, indent=1))
 
 
 if __name__ == "__main__":

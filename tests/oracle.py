@@ -58,7 +58,7 @@ def reference(
     source: str, example: Example, tokens: Mapping[str, str], generation_prompt: bool = False
 ) -> str | None:
     """What transformers prints for an example; None where it raises."""
-    return _Prints(source, example, tokens)(
+    return Prints(source, example, tokens)(
         templates.conversation(example).messages, generation_prompt
     )
 
@@ -85,14 +85,14 @@ def complaints(
 ) -> list[Complaint]:
     """What is wrong with the text and the trained characters of an example, if all its answers
     are to be trained; messages with a weight of 0 are not known here."""
-    prints = _Prints(source, example, tokens)
+    prints = Prints(source, example, tokens)
     for messages in shapes(example):
         if prints(messages) == rendered.text:
             return list(_Case(prints, messages, rendered).complaints())
     return [Complaint("text differs", "transformers prints another text")]
 
 
-class _Prints:
+class Prints:
     """A template as transformers prints it."""
 
     def __init__(self, source: str, example: Example, tokens: Mapping[str, str]) -> None:
@@ -124,7 +124,7 @@ class _Prints:
 class _Case:
     """One conversation in one form, with what moves in it."""
 
-    def __init__(self, prints: _Prints, messages: Sequence[Plain], rendered: Rendered) -> None:
+    def __init__(self, prints: Prints, messages: Sequence[Plain], rendered: Rendered) -> None:
         self.prints = prints
         self.messages = messages
         self.rendered = rendered
@@ -317,11 +317,24 @@ class _Case:
         conversation: the same literals must stand in front of it."""
         prompt = self.prints(self.messages[:index], True)
         text = self.prints(self.messages[: index + 1])
-        if prompt is None or text is None or not text.startswith(prompt):
+        if prompt is None or text is None:
             return first
+        if not text.startswith(prompt):
+            return self._behind_marker(prompt, first)
         moved = self._moves(self.messages[: index + 1], index, text)
         lead = text[len(prompt) : min((at for at in moved if at >= len(prompt)), default=0)]
-        return first - len(lead) if self.text[:first].endswith(lead) else first
+        if self.text[:first].endswith(lead):
+            return first - len(lead)
+        return self._behind_marker(prompt, first)
+
+    def _behind_marker(self, prompt: str, first: int) -> int:
+        """Behind the last place before ``first`` where the special token stands with which a
+        generation prompt ends, if it ends with one."""
+        markers = _SPECIAL.findall(prompt)
+        if not markers or not prompt.rstrip().endswith(markers[-1]):
+            return first
+        found = self.text.rfind(markers[-1], 0, first)
+        return found + len(markers[-1]) if found >= 0 else first
 
     def _closed(self, index: int, start: int) -> int:
         """Up to where something may be trained that closes an answer whose last own character
@@ -337,7 +350,10 @@ class _Case:
             return start + shared
         later = [at for moved in self.moved[index + 1 :] for at in moved if at >= start]
         rest = self.text[start + shared : min(later, default=len(self.text))]
-        special = self._special(rest)
+        said = self.text[self._start(index) : start + shared]
+        special = next(
+            (it for it in _SPECIAL.finditer(rest) if it[0].replace("</", "<") not in said), None
+        )
         if closer and closer[0] in rest:
             return start + shared + rest.index(closer[0]) + len(closer[0])
         if special and special[0] not in self.openers:
