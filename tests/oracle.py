@@ -181,20 +181,25 @@ class _Case:
             yield self._about(cause, min(own & missing or missing), index)
 
     def _end(self, index: int) -> Iterator[Complaint]:
-        """What ends a turn is trained, as far as its first special token if it has one."""
-        begin, after = self.begins[index], self.ends[index]
-        ending = self._ending(index)
-        if begin is None or after is None or not ending or index in self.unprinted:
+        """What ends a turn is trained: from behind the answer through its first special token and
+        those that touch it, or all of it if it has none."""
+        if index in self.unprinted:
             return
-        last = max((at for at in self.moved[index] if begin <= at < after), default=begin - 1)
-        if self.text[last + 1 : after].endswith(ending):
+        begin, after, ending = self.begins[index], self.ends[index], self._ending(index) or ""
+        start = max(self._spoken(index), default=self._start(index) - 1) + 1
+        if begin is not None and after is not None and self.text[start:after].endswith(ending):
             start = after - len(ending)
-            special = self._special(ending)
-            length = special.end() if special else len(ending.rstrip()) or 1
+        tail = self.text[start : self._closed(index, start)]
+        special = self._special(ending) or self._special(tail)
+        at = tail.find(special[0]) if special else -1
+        if at < 0:
+            length = len(tail.rstrip()) or min(len(tail), 1)
         else:
-            start, length = last + 1, 0 if last + 1 >= after else 1
+            length = at + len(special[0] if special else "")
+            while touching := _SPECIAL.match(tail, length):
+                length = touching.end()
         missing = set(range(start, start + length)) - self.trained
-        if missing:
+        if missing and (ending or at >= 0):
             yield self._about("end of turn not trained", min(missing), index)
 
     def _headers(self) -> Iterator[Complaint]:
@@ -411,9 +416,9 @@ class _Case:
         endings = set()
         for probe in _PROBES:
             text = self.prints([*self.messages[:index], self._said(index, probe)])
-            if text is None or probe not in text:
+            if text is None or probe.lower() not in text.lower():  # some templates shout
                 return None
-            endings.add(text[text.rindex(probe) + len(probe) :])
+            endings.add(text[text.lower().rindex(probe.lower()) + len(probe) :])
         return endings.pop() if len(endings) == 1 else None
 
     def _special(self, text: str) -> re.Match[str] | None:
