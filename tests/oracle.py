@@ -32,6 +32,7 @@ from sft_core.types import Example, Rendered
 Plain = dict[str, Any]
 
 _SPECIAL: Final = re.compile(r"<[^<>\s]{2,40}>|\[/?[A-Z_]{2,}\]")
+_CLOSING: Final = re.compile(r"end|eo[st]|stop|/", re.IGNORECASE)
 _PROBES: Final = ("Aq1", "Zk2")
 _KINDS: Final = (
     "abcdefghijklmnopqrstuvwxyz",
@@ -183,24 +184,36 @@ class _Case:
     def _end(self, index: int) -> Iterator[Complaint]:
         """What ends a turn is trained: from behind the answer through its first special token and
         those that touch it, or all of it if it has none."""
-        if index in self.unprinted:
+        after, ending = self.ends[index], self._ending(index) or ""
+        closed = after is not None and self.text[:after].endswith(ending)
+        silent = not self.moved[index] and self.begins[index] is None
+        if index in self.unprinted or (silent and not closed):
             return
-        begin, after, ending = self.begins[index], self.ends[index], self._ending(index) or ""
         start = max(self._spoken(index), default=self._start(index) - 1) + 1
-        if begin is not None and after is not None and self.text[start:after].endswith(ending):
+        if after is not None and closed and (silent or after - len(ending) >= start):
             start = after - len(ending)
         tail = self.text[start : self._closed(index, start)]
-        special = self._special(ending) or self._special(tail)
-        at = tail.find(special[0]) if special else -1
-        if at < 0:
-            length = len(tail.rstrip()) or min(len(tail), 1)
+        wanted = self._closers(ending)
+        at = tail.find(wanted) if wanted.strip() else -1
+        if at >= 0:
+            length = at + len(wanted)
+        elif wanted.strip():
+            return  # it ends in another way here, as after a call of a tool
         else:
-            length = at + len(special[0] if special else "")
-            while touching := _SPECIAL.match(tail, length):
-                length = touching.end()
+            length = min(len(tail), len(ending), 1)
         missing = set(range(start, start + length)) - self.trained
-        if missing and (ending or at >= 0):
+        if missing:
             yield self._about("end of turn not trained", min(missing), index)
+
+    def _closers(self, ending: str) -> str:
+        """What an ending is made of, up to its first special tokens if it has any."""
+        special = self._special(ending)
+        if special is None:
+            return ending.rstrip()
+        stop = special.end()
+        while (touching := _SPECIAL.match(ending, stop)) and _CLOSING.search(touching[0]):
+            stop = touching.end()
+        return ending[:stop].lstrip()
 
     def _headers(self) -> Iterator[Complaint]:
         """Nothing is trained but answers, with what is printed in them, and what closes them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sft_core.provenance.sources import ASSISTANT, Source, source
+from sft_core.provenance.sources import ASSISTANT, TOOL, Source, source
 from sft_core.provenance.tagged import SAME, Tagged, plain
 from sft_core.provenance.turns import Known, Marks, Run, Text, marks_of
 from sft_core.types import Region, Span
@@ -33,6 +33,7 @@ def painted(tagged: Tagged, known: Known) -> Painted:
     view = view.of(_without_quotes(view))
     view = view.of(_with_silent(view))
     view = view.of(_adopted(view))
+    view = view.of(_given_back(view))
     runs = _handed_over(view)
     view = view.of(runs)
     messages = sorted({run.message for run in runs if run.message is not None})
@@ -111,6 +112,27 @@ def _adopted(view: Text) -> list[Run]:
             for start, end, message in zip(edges, edges[1:], owners, strict=False)
             if end > start
         ]
+    return made
+
+
+def _given_back(view: Text) -> list[Run]:
+    """What closes an answer also where the conversation ends with it belongs to it, though the
+    template prints it when it has come to the next message."""
+    made: list[Run] = list(view.runs)
+    for message in sorted({run.message for run in made if run.message is not None}):
+        follower = view.known.roles[message + 1 : message + 2]
+        if view.known.roles[message] != ASSISTANT or not follower or follower[0] == ASSISTANT:
+            continue
+        at = max(n for n, run in enumerate(made) if run.message == message)
+        after = made[at + 1 : at + 2]
+        if not after or after[0].source.content or after[0].message is None:
+            continue
+        if follower[0] != TOOL and not made[at].source.content:
+            continue
+        end = view.known.turn_end(message)
+        if end is not None and made[at].end < end <= after[0].end:
+            rest = [after[0]._replace(start=end)] if end < after[0].end else []
+            made[at + 1 : at + 2] = [Run(made[at].end, end, Source(message, False)), *rest]
     return made
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from sft_core.provenance.tagged import ENCLOSED, NOBODIES, NOBODY, Decimal, Tagged, Whole
 
 ASSISTANT: Final = "assistant"
+TOOL: Final = "tool"
 
 _MARKUP_KEYS: Final = frozenset({"role", "name", "tool_call_id"})
 """What a message holds for the template's sake: it prints as markup of that turn."""
