@@ -415,6 +415,7 @@ def test_bos_is_told_from_a_content_that_spells_it() -> None:
         ("</parameter=x></parameter>\n<|stop|>", "", "<parameter=x>", "<|stop|>"),
         (" </s>", "[INST]", "", "</s>"),
         ("\n\n", "### Response:", "", "\n\n"),
+        ("<calls></calls><|stop|>", "", "", "<|stop|>"),
         ("<tool_call|><turn|>", "<|turn>", "<|tool_call>", "<turn|>"),
     ],
 )

@@ -171,11 +171,12 @@ def closing(
     """
     outer = None
     inner = tail[0]
-    for match in closers:
+    for at, match in enumerate(closers):
         pairs = counterparts(match[0])
         before = answer + "\0" + text[tail[0] : match.start()]
         quotes = answer.count(match[0]) % 2 and any(it[0] not in answer for it in closers)
-        if quotes or any(opener in before for opener in pairs):
+        opens = any(match[0] in counterparts(later[0]) for later in closers[at + 1 :])
+        if quotes or opens or any(opener in before for opener in pairs):
             inner = match.end()
         elif any(opener in header for opener in pairs):
             outer = match.span()
