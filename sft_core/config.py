@@ -28,11 +28,12 @@ def _check(ok: bool, sentence: str) -> None:
 
 
 class TrainOn(StrEnum):
-    """Which turns are trained."""
+    """What is trained: turns, or what the template's author put between generation tags."""
 
     ASSISTANT = "assistant"
     LAST_ASSISTANT = "last_assistant"
     ALL = "all"
+    GENERATION_TAGS = "generation_tags"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,12 @@ def require_trained(encoded: Encoded, id: str) -> Encoded:
             f"Row {id} has no trained token: its answers have weight 0. Drop the row, or give an "
             "answer weight 1."
         )
+    if Reason.UNTAGGED in encoded.reasons:
+        raise NothingTrainedError(
+            f"Row {id} has no trained token: the template's generation tags enclose nothing of it, "
+            "and the policy trains nothing else. Choose the policy assistant, or put the answer "
+            "between the tags."
+        )
     raise NothingTrainedError(
         f"Row {id} has no trained token: the template prints no answer for it. Check that it has "
         "an assistant turn with text, and that the template prints it."

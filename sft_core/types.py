@@ -236,6 +236,8 @@ class Rendered:
     ``method`` says how the spans were found: "provenance", or "prefix" where the template
     defeated it and checked prefixes were used. ``literals`` are the stretches of content that
     the template itself printed, such as what opens a tool call: special tokens in them are real.
+    ``tagged`` are the ranges, in order and apart, that the author's ``{% generation %}`` tags
+    enclose; None where the template has no such tags or they could not be followed.
     """
 
     text: str
@@ -244,6 +246,7 @@ class Rendered:
     weights: tuple[int | None, ...]
     method: str = "provenance"
     literals: tuple[tuple[int, int], ...] = ()
+    tagged: tuple[tuple[int, int], ...] | None = None
 
     def answer_starts(self) -> tuple[tuple[int, int], ...]:
         """(message, position) for each assistant turn: where its answer begins, which is where
@@ -270,6 +273,7 @@ class Reason(StrEnum):
     EARLIER_TURN = "earlier_turn"
     EXCLUDED = "excluded"  # by a message's weight
     END_NOT_TRAINED = "end_not_trained"  # an end of turn that the policy leaves out
+    UNTAGGED = "untagged"  # an answer that the author's generation tags leave out
     PADDING = "padding"
     FIRST_TOKEN = "first_token"
 
@@ -294,6 +298,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.EXCLUDED: "Masked: this message has weight 0 in the data.",
     Reason.END_NOT_TRAINED: "Masked: the policy leaves ends of turn out, so the model will not "
     "learn to stop here.",
+    Reason.UNTAGGED: "Masked: the policy trains what the template's generation tags enclose, and "
+    "they leave this out.",
     Reason.PADDING: "Masked: it only fills the batch up.",
     Reason.FIRST_TOKEN: "Masked: nothing stands before it, so nothing can predict it.",
 }

@@ -1,9 +1,10 @@
 """``make bench``: what the lab does a second, beside peers that run interleaved with it.
 
-Three tables: tokens a second in training against transformers' Trainer on the same rows and
+Four tables: tokens a second in training against transformers' Trainer on the same rows and
 weights; rows a second from messages to labels against the tokenizer alone and against
-transformers' own ``apply_chat_template``; and how long the built-in lesson takes from a
-configuration to its exact match. Figures are medians with the spread of the runs.
+transformers' own ``apply_chat_template``; how long the built-in lesson takes from a configuration
+to its exact match; and how many masks are right over all templates of three packages
+(``bench_templates``, which fetches them). Figures are medians with the spread of the runs.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from sft_core.templates import find_preset
 from sft_core.tokenizer import Tokenizer, load_tokenizer
 from sft_core.train import train
 from sft_core.types import IGNORE_INDEX, Example, Message, Template
-from tests import bench_tokenizers
+from tests import bench_templates, bench_tokenizers
 
+TABLES = ("pipeline", "training", "lesson", "templates", "tokenizers")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -266,9 +268,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="optimiser steps a training run")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs")
     parser.add_argument(
-        "--only",
-        choices=("pipeline", "training", "lesson", "tokenizers"),
-        help="one table; tokenizers are fetched, so only on request",
+        "--only", choices=TABLES, help="one table; tokenizers are fetched, so only on request"
     )
     chosen = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -282,6 +282,8 @@ def main() -> None:
         bench_lesson()
     if chosen.only == "tokenizers" and not bench_tokenizers.bench():
         raise SystemExit(1)
+    if chosen.only in (None, "templates"):
+        bench_templates.main([])
 
 
 if __name__ == "__main__":

@@ -77,6 +77,20 @@ def test_inspect_takes_a_policy_and_a_length(tmp_path: Path, capsys: Out) -> Non
     assert len(row["ids"]) == 4
 
 
+def test_inspect_trains_what_generation_tags_enclose(tmp_path: Path, capsys: Out) -> None:
+    template = tmp_path / "mine.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ '<RESP>' }}{% generation %}{{ m.content[:2] }}"
+        "{% endgeneration %}{{ m.content[2:] }}{% endfor %}"
+    )
+    file = rows(tmp_path / "rows.jsonl", ALPACA)
+    options = ("--template", str(template), "--input", file, "--policy", "generation_tags")
+    assert inspect(*options) == 0
+    (row,) = printed(capsys)
+    assert row["text"] == "<RESP>Say hi<RESP>Hi."
+    assert row["reasons"][-3:] == ["answer", "answer", "untagged"]
+
+
 def test_inspect_takes_a_template_of_one_s_own(tmp_path: Path, capsys: Out) -> None:
     template = tmp_path / "mine.jinja"
     template.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}")

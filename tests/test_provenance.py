@@ -415,6 +415,7 @@ def test_bos_is_told_from_a_content_that_spells_it() -> None:
         ("</parameter=x></parameter>\n<|stop|>", "", "<parameter=x>", "<|stop|>"),
         (" </s>", "[INST]", "", "</s>"),
         ("\n\n", "### Response:", "", "\n\n"),
+        ("<calls></calls><|stop|>", "", "", "<|stop|>"),
         ("<tool_call|><turn|>", "<|turn>", "<|tool_call>", "<turn|>"),
     ],
 )
@@ -430,6 +431,84 @@ def test_counterparts() -> None:
     assert "[INST]" in counterparts("[/INST]")
     assert "<|turn>" in counterparts("<turn|>")
     assert counterparts("<|eot|>") == ()
+
+
+def test_a_loop_over_what_is_not_there_is_followed() -> None:
+    template = (
+        "{% macro f(schema) %}{{ schema.type }}{% endmacro %}"
+        "{% for m in messages %}<{{ f({'type': 'x', 'more': m.more}.more or {}) }}"
+        "{% for item in [m.missing] %}{{ 'y' }}{% endfor %}{{ m.content }}>{% endfor %}"
+    )
+    rendered = render(template, talk(user("Q"), assistant("A")))
+    assert (rendered.text, rendered.method) == ("<yQ><yA>", "provenance")
+
+
+def test_the_second_of_two_equal_quotes_ends_no_turn() -> None:
+    template = (
+        "{% for m in messages %}{{ '<turn>' ~ m.role }}"
+        "{% for call in m.tool_calls %}{{ '<call>' ~ call.function.name }}"
+        "{{ '{<quote>' ~ call.function.arguments.city ~ '<quote>}</call>' }}{% endfor %}"
+        "{{ m.content ~ '<stop>' }}{% endfor %}{{ '<turn>assistant' if add_generation_prompt }}"
+    )
+    rendered = render(template, talk(user("Q"), assistant("", None, CALL)))
+    assert said(rendered, 1) == "<call>weather{<quote>Oslo<quote>}</call>"
+    assert ended(rendered, 1) == "<stop>"
+
+
+def test_what_a_prompt_leaves_of_the_turn_before_the_answer_has_to_print() -> None:
+    closed_by_the_next = (
+        "{% for m in messages %}{{ '[' ~ m.role ~ ']' ~ m.content }}"
+        "{{ '<stop>' if not loop.last }}{% endfor %}"
+        "{{ '<stop>[assistant]' if add_generation_prompt and messages[-1].role == 'user' }}"
+    )
+    rendered = render(closed_by_the_next, talk(user("Q"), assistant("A"), assistant("B")))
+    assert written(rendered) == (
+        "h0 [user]¦c0 Q¦e0 <stop>¦h1 [assistant]¦c1 A¦c2 <stop>[assistant]B"
+    )
+    assert rendered.answer_starts() == ((1, 24), (2, 25))
+
+
+def test_an_end_that_the_next_message_prints_is_the_answers() -> None:
+    template = (
+        "{% set ns = namespace(open=false) %}{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{{ '<|bot|>' ~ m.content }}{% set ns.open = true %}{% else %}"
+        "{{ '<|bot_end|>' if ns.open }}{% set ns.open = false %}"
+        "{{ '<|user|>' ~ m.content ~ '<|user_end|>' }}{% endif %}{% endfor %}"
+        "{{ '<|bot_end|>' if ns.open }}{{ '<|bot|>' if add_generation_prompt }}"
+    )
+    rendered = render(template, talk(user("Q"), assistant("A"), user("R"), assistant("B")))
+    assert written(rendered) == (
+        "h0 <|user|>¦c0 Q¦e0 <|user_end|>¦h1 <|bot|>¦c1 A¦e1 <|bot_end|>¦"
+        "h2 <|user|>¦c2 R¦e2 <|user_end|>¦h3 <|bot|>¦c3 B¦e3 <|bot_end|>"
+    )
+
+
+def test_what_opens_a_result_ends_the_call_if_the_model_stops_on_it() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ '<result>' ~ m.content }}{% else %}"
+        "{{ '<turn>' ~ m.role ~ ':' }}{% for call in m.tool_calls %}"
+        "{{ '<call>' ~ call.function.name ~ '</call>' }}{% if loop.last and not messages[-1].role "
+        "== 'tool' %}{{ '<result>' }}{% endif %}{% endfor %}{{ m.content }}{% endif %}{% endfor %}"
+        "{{ '<turn>assistant:' if add_generation_prompt and messages[-1].role != 'tool' }}"
+    )
+    called = assistant("", None, CALL)
+    rendered = render(template, talk(user("Q"), called, Message("tool", "22")))
+    assert said(rendered, 1) == "<call>weather</call>"
+    assert ended(rendered, 1) == "<result>"
+
+
+def test_what_opens_a_call_is_trained_where_no_prompt_is_a_prefix() -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}"
+        "{{ '[TOOLS]' if loop.index0 >= messages | length - 2 }}"
+        "{{ '[ASK]' ~ m.content ~ '[/ASK]' }}"
+        "{% else %}{% for call in m.tool_calls %}{{ '[CALLS] ' ~ call.function.name }}{% endfor %}"
+        "{{ m.content ~ eos_token }}{% endif %}{% endfor %}"
+    )
+    talking = talk(user("Q"), assistant("", None, CALL), user("R"), assistant("B"))
+    rendered = render(template, talking)
+    assert rendered.text == "[ASK]Q[/ASK][CALLS] weather</s>[TOOLS][ASK]R[/ASK]B</s>"
+    assert said(rendered, 1) == "[CALLS] weather"
 
 
 # -- what messages look like to templates ---------------------------------------------------------
@@ -550,8 +629,8 @@ def test_memory_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("template", "words", "line", "column"),
     [
-        ("a\n{% for m in messages %}", "endfor", 2, None),
-        ("a\n  {{ m m }}", "got 'm'", 2, None),
+        ("a\n{% for m in messages %}", "endfor", 2, 24),
+        ("a\n  {{ m m }}", "got 'm'", 2, 3),
         ("a\n  {{ x y }}", "got 'y'", 2, 8),
         ("{{ 'a' $ }}", r"unexpected char '\$'", 1, 8),
         ("\n\n{{ 'a' | nope }}", "No filter named 'nope'", 3, 10),

@@ -12,6 +12,7 @@ turns     who speaks after whom, and what do earlier turns become?
 content   is what the messages say in the text, as they say it?
 markers   are special tokens whole, and nobody's forgery?
 prompts   does generation send what training saw?
+tags      do generation tags enclose the answers?
 wording   can the tokenizer write the text?
 own       what would the tokenizer's own template do?
 remedies  templates mended mechanically, and proved

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Final
 
-from sft_core.doctor import answers, content, ends, markers, own, prompts, turns, wording
+from sft_core.doctor import answers, content, ends, markers, own, prompts, tags, turns, wording
 from sft_core.doctor.case import Case, Found, Setting
 from sft_core.provenance import dialect
 from sft_core.types import EncodeError, Example, Finding, Severity, TemplateError
@@ -40,6 +40,8 @@ CHECKS: Final[tuple[Callable[[Case], Found], ...]] = (
     prompts.no_generation_prompt,
     prompts.trailing_space,
     prompts.glued_answer,
+    tags.no_generation_tags,
+    tags.generation_tags_differ,
     wording.unknown_text,
     wording.lost_text,
     wording.merged_border,

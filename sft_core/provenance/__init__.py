@@ -3,6 +3,7 @@
 - ``dialect``: the Jinja of ``apply_chat_template``; plain renders, and errors in words
 - ``tagged``, ``sources``: a ``str`` whose characters carry tags; what the tags mean
 - ``filters``, ``hooks``, ``trace``: the same Jinja, in which nothing drops a tag
+- ``enclosed``: what the author's generation tags enclose
 - ``turns``, ``regions``: from tags to header, content, end of turn, separator
 - ``prefixes``: how answers are found where a template cannot be followed
 - ``skeleton``: what a template prints around the messages, so that not every row is traced
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+from sft_core.provenance.dialect import has_generation_tags
 from sft_core.provenance.rendering import Conversation, Outcome, render_conversation
 from sft_core.provenance.sources import ASSISTANT
 from sft_core.provenance.trace import literals
@@ -20,6 +22,7 @@ __all__ = [
     "ASSISTANT",
     "Conversation",
     "Outcome",
+    "has_generation_tags",
     "literals",
     "render_conversation",
     "special_pattern",

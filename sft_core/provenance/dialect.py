@@ -39,8 +39,8 @@ class RefusedError(jinja2.TemplateError):
 
 
 class GenerationTag(Extension):
-    """``{% generation %}…{% endgeneration %}``, which marks what an assistant says. It prints
-    its body; what is trained is found by provenance, with the tag or without it."""
+    """``{% generation %}…{% endgeneration %}``, with which an author encloses what is to be
+    trained. It prints its body; ``enclosed`` has the kinds that also note where it stands."""
 
     tags = {"generation"}  # noqa: RUF012  (Jinja reads this name from the class)
 
@@ -107,9 +107,10 @@ def _strftime_now(pattern: str) -> str:
 
 def environment(
     kind: type[ImmutableSandboxedEnvironment] = ImmutableSandboxedEnvironment,
+    tag: type[GenerationTag] = GenerationTag,
 ) -> ImmutableSandboxedEnvironment:
     """A fresh environment with the filters, globals and tags that chat templates rely on."""
-    made = kind(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
+    made = kind(trim_blocks=True, lstrip_blocks=True, extensions=[tag, loopcontrols])
     made.filters["tojson"] = tojson
     made.globals.update(
         raise_exception=_raise_exception,
@@ -124,10 +125,10 @@ def environment(
 
 
 @lru_cache(maxsize=64)
-def _compiled(source: str) -> jinja2.Template:
+def _compiled(source: str, tag: type[GenerationTag] = GenerationTag) -> jinja2.Template:
     parse(source)
     try:
-        return environment().from_string(source)
+        return environment(tag=tag).from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise _syntax_error(source, error) from None
     except Exception as error:  # noqa: BLE001  (the template's author chose what is evaluated)
@@ -160,6 +161,18 @@ def parse(source: str) -> nodes.Template:
 _PARSER: Final = environment()
 
 
+@lru_cache(maxsize=64)
+def has_generation_tags(source: str) -> bool:
+    """Whether a template's author enclosed anything in ``{% generation %}``. Raises
+    TemplateError where the source cannot be read."""
+    calls = parse(source).find_all(nodes.CallBlock)
+    owners = (call.call.node for call in calls if isinstance(call.call, nodes.Call))
+    return any(
+        isinstance(owner, nodes.ExtensionAttribute) and owner.identifier == GenerationTag.identifier
+        for owner in owners
+    )
+
+
 def check_source(source: str) -> None:
     """Raises TemplateLimitError where a template is too long to be looked at."""
     if len(source) > MAX_SOURCE:
@@ -169,13 +182,13 @@ def check_source(source: str) -> None:
         )
 
 
-def render(source: str, variables: Variables) -> str:
+def render(source: str, variables: Variables, tag: type[GenerationTag] = GenerationTag) -> str:
     """The text that ``apply_chat_template`` prints, as it prints it.
 
     ``variables`` are the template's names (messages, tools, add_generation_prompt, eos_token,
-    ...). Raises TemplateError with the line where known.
+    ...); ``tag`` is what ``{% generation %}`` does. Raises TemplateError with the line where known.
     """
-    template = _compiled(source)
+    template = _compiled(source, tag)  # type: ignore[arg-type]  # mypy doubts that classes hash
     try:
         return collect(run(template, variables))
     except TemplateError:

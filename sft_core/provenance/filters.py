@@ -19,6 +19,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
 from sft_core.provenance import dialect
+from sft_core.provenance.dialect import GenerationTag
 from sft_core.provenance.sources import Part
 from sft_core.provenance.tagged import (
     EMPTY,
@@ -34,9 +35,9 @@ from sft_core.provenance.tagged import (
 )
 
 
-def environment() -> ImmutableSandboxedEnvironment:
+def environment(tag: type[GenerationTag] = GenerationTag) -> ImmutableSandboxedEnvironment:
     """A fresh environment of the chat templates' dialect that follows characters."""
-    made = dialect.environment(_FollowingEnvironment)
+    made = dialect.environment(_FollowingEnvironment, tag)
     made.filters.update(_FOLLOWING)
     for name in ("striptags", "urlize", "wordwrap", "xmlattr", "pprint", "urlencode"):
         made.filters[name] = _guarded(made.filters[name])

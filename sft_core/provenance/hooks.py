@@ -14,6 +14,7 @@ from jinja2 import nodes, pass_context
 from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
 
+from sft_core.provenance.enclosed import claimed
 from sft_core.provenance.sources import Turn, literal_tag, owner_of, turn_of
 from sft_core.provenance.tagged import (
     EMPTY,
@@ -21,7 +22,6 @@ from sft_core.provenance.tagged import (
     Tagged,
     UntraceableError,
     carries_tags,
-    plain,
 )
 
 LITERAL: Final = "lab:literal"
@@ -88,18 +88,12 @@ class Here:
 
     def printed(self, value: Any) -> Tagged:
         """``value`` as it is printed here: what nobody has a claim on is this turn's."""
-        text: str
-        if type(value) is not Tagged:
-            text = str(value)
-            if type(text) is not Tagged:
-                if carries_tags(value):
-                    raise UntraceableError("a container printed as it is")
-                return Tagged(text, self._tag * len(text))
-        else:
-            text = value
-        if self._tag != NOBODY and NOBODY in text._tags:
-            return Tagged(plain(text), text._tags.replace(NOBODY, self._tag))
-        return text
+        text: str = value if type(value) is Tagged else str(value)
+        if type(text) is Tagged:
+            return claimed(text, self._tag)
+        if carries_tags(value):
+            raise UntraceableError("a container printed as it is")
+        return Tagged(text, self._tag * len(text))
 
     def join(self, parts: Iterable[Any]) -> Tagged:
         """What ``~`` does, and what collects the output of macros and blocks."""

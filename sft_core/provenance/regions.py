@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sft_core.provenance.sources import ASSISTANT, Source, source
+from sft_core.provenance.sources import ASSISTANT, TOOL, Source, source
 from sft_core.provenance.tagged import SAME, Tagged, plain
 from sft_core.provenance.turns import Known, Marks, Run, Text, marks_of
 from sft_core.types import Region, Span
 
 
 class Painted(NamedTuple):
-    """Spans that cover a text from end to end, and which stretches of its contents the template
-    printed itself."""
+    """Spans that cover a text from end to end, which stretches of its contents the template
+    printed itself, and which the author's generation tags enclose, where that is known."""
 
     spans: tuple[Span, ...]
     literals: tuple[tuple[int, int], ...]
+    tagged: tuple[tuple[int, int], ...] | None = None
 
 
 def painted(tagged: Tagged, known: Known) -> Painted:
@@ -31,7 +32,9 @@ def painted(tagged: Tagged, known: Known) -> Painted:
     view = Text(text, runs, known)
     view = view.of(_without_quotes(view))
     view = view.of(_with_silent(view))
-    runs = _adopted(view)
+    view = view.of(_adopted(view))
+    view = view.of(_given_back(view))
+    runs = _handed_over(view)
     view = view.of(runs)
     messages = sorted({run.message for run in runs if run.message is not None})
     marks = {message: marks_of(view, message) for message in messages}
@@ -109,6 +112,54 @@ def _adopted(view: Text) -> list[Run]:
             for start, end, message in zip(edges, edges[1:], owners, strict=False)
             if end > start
         ]
+    return made
+
+
+def _given_back(view: Text) -> list[Run]:
+    """What closes an answer also where the conversation ends with it belongs to it, though the
+    template prints it when it has come to the next message."""
+    made: list[Run] = list(view.runs)
+    for message in sorted({run.message for run in made if run.message is not None}):
+        follower = view.known.roles[message + 1 : message + 2]
+        if view.known.roles[message] != ASSISTANT or not follower or follower[0] == ASSISTANT:
+            continue
+        at = max(n for n, run in enumerate(made) if run.message == message)
+        after = made[at + 1 : at + 2]
+        if not after or after[0].source.content or after[0].message is None:
+            continue
+        if follower[0] != TOOL and not made[at].source.content:
+            continue
+        end = view.known.turn_end(message)
+        if end is not None and made[at].end < end <= after[0].end:
+            rest = [after[0]._replace(start=end)] if end < after[0].end else []
+            made[at + 1 : at + 2] = [Run(made[at].end, end, Source(message, False)), *rest]
+    return made
+
+
+def _handed_over(view: Text) -> list[Run]:
+    """Where a prompt ends before all is printed that closes the turn before it, the model has to
+    print the rest: it is the first that the answer says."""
+    made: list[Run] = list(view.runs)
+    for message, place in sorted(view.known.prompt_ends.items()):
+        first = next((run.start for run in made if run.message == message), None)
+        if first is None or first <= place:
+            continue
+        between = [run for run in made if run.start < first and run.end > place]
+        if all(not run.source.content and run.message is not None for run in between):
+            made = _given(made, between, place, message)
+    return made
+
+
+def _given(runs: Sequence[Run], between: Sequence[Run], place: int, message: int) -> list[Run]:
+    """``runs`` with what of those in ``between`` lies behind a place given to a message."""
+    made: list[Run] = []
+    for run in runs:
+        if run not in between:
+            made.append(run)
+            continue
+        if run.start < place:
+            made.append(run._replace(end=place))
+        made.append(Run(max(run.start, place), run.end, Source(message, False)))
     return made
 
 

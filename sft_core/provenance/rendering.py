@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
-from sft_core.provenance import dialect, prefixes, regions, skeleton
+from sft_core.provenance import dialect, enclosed, prefixes, regions, skeleton
 from sft_core.provenance.regions import Painted
 from sft_core.provenance.sources import ASSISTANT, content_tag
 from sft_core.provenance.tagged import Tagged, UntraceableError
@@ -21,8 +22,10 @@ from sft_core.provenance.turns import Known, common_length
 from sft_core.types import Span, TemplateError, TemplateLimitError
 
 Plain = dict[str, Any]
+Ranges = tuple[tuple[int, int], ...]
 
 _SKELETONS: Final = skeleton.Memory()
+_PROMPT_TAIL: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Outcome:
     spans: tuple[Span, ...]
     method: str
     literals: tuple[tuple[int, int], ...] = ()
+    tagged: tuple[tuple[int, int], ...] | None = None
 
 
 def render_conversation(
@@ -161,12 +165,15 @@ class _Job:
         for known in _SKELETONS.recall(kind):
             fitting = known.fit(text, self.messages, self._prompt)
             if fitting is not None:
-                return _outcome(text, fitting, "provenance"), True
-        traced = self._traced(text)
+                tagged = self._written_tags(text)
+                if self._has_tags and tagged is None:
+                    break
+                return _outcome(text, fitting._replace(tagged=tagged), "provenance"), True
+        traced, tagged = self._traced(text)
         if traced is None:
             return _outcome(text, prefixes.painted(text, self), "prefix"), False
         known_of_it = self._known(text)
-        found = regions.painted(traced, known_of_it)
+        found = regions.painted(traced, known_of_it)._replace(tagged=tagged)
         complete = self._complete(traced)
         if complete:
             learnt = skeleton.learn(traced, found.spans, self.messages, known_of_it.prompt_ends)
@@ -203,10 +210,17 @@ class _Job:
             self._prompts[index] = self.tried(self.messages[:index], True)
         return self._prompts[index]
 
-    def _traced(self, text: str) -> Tagged | None:
-        """The text with tags; None where the template cannot be followed."""
+    def _traced(self, text: str) -> tuple[Tagged | None, Ranges | None]:
+        """The text with tags, None where the template cannot be followed; and what the author's
+        generation tags enclose, None where there are none or they cannot be followed."""
+        if self._has_tags and (traced := self._trace(text, True)) is not None:
+            return enclosed.unenclosed(traced), enclosed.enclosures(traced)
+        return self._trace(text, False), None
+
+    def _trace(self, text: str, follow_generation_tags: bool) -> Tagged | None:
+        variables = self._all(self.messages, self.generation_prompt)
         try:
-            traced = trace(self._source, self._all(self.messages, self.generation_prompt))
+            traced = trace(self._source, variables, follow_generation_tags=follow_generation_tags)
         except TemplateLimitError:
             raise
         except MemoryError as error:
@@ -216,6 +230,23 @@ class _Job:
         except Exception:  # noqa: BLE001  (the plain render passed, so the tracing is at fault)
             return None
         return traced if traced == text else None
+
+    @cached_property
+    def _has_tags(self) -> bool:
+        return dialect.has_generation_tags(self._source)
+
+    def _written_tags(self, text: str) -> Ranges | None:
+        """What the author's generation tags enclose, told by a render that prints them."""
+        if not self._has_tags or enclosed.OPENING in text or enclosed.CLOSING in text:
+            return None
+        variables = self._all(self.messages, self.generation_prompt)
+        try:
+            found = enclosed.written(dialect.render(self._source, variables, enclosed.WrittenTag))
+        except TemplateLimitError:
+            raise
+        except TemplateError:
+            return None
+        return found[1] if found is not None and found[0] == text else None
 
     def _complete(self, traced: Tagged) -> bool:
         shown = set(traced._tags)
@@ -230,20 +261,26 @@ class _Job:
     def _known(self, text: str) -> Known:
         ends: dict[int, int] = {}
         openings: dict[int, str] = {}
+        bare: dict[int, str] = {}
         for index, message in enumerate(self.messages):
             prompt = self._prompt(index) if message["role"] == ASSISTANT else None
             if prompt is None:
                 continue
             if text.startswith(prompt):
                 ends[index] = len(prompt)
-            elif (before := self.tried(self.messages[:index])) is not None:
-                openings[index] = prompt.removeprefix(before) if prompt.startswith(before) else ""
+                continue
+            before = self.tried(self.messages[:index])
+            if before == prompt:
+                bare[index] = prompt[-_PROMPT_TAIL:]
+            elif before is not None and prompt.startswith(before):
+                openings[index] = prompt.removeprefix(before)
         return Known(
             roles=[message["role"] for message in self.messages],
             bos=self._tokens.get("bos_token") or "",
             eos=self._tokens.get("eos_token") or "",
             prompt_ends=ends,
             openings=openings,
+            bare_prompts=bare,
             turn_end=lambda index: self._turn_end(text, index),
             would_begin=lambda index: self._would_begin(text, index),
             generation_prompt=self.generation_prompt,
@@ -267,7 +304,7 @@ class _Job:
 
 
 def _outcome(text: str, found: Painted, method: str) -> Outcome:
-    return Outcome(text, found.spans, method, found.literals)
+    return Outcome(text, found.spans, method, found.literals, found.tagged)
 
 
 def _says_something(message: Plain) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sft_core.provenance.tagged import NOBODY, Decimal, Tagged, Whole
+from sft_core.provenance.tagged import ENCLOSED, NOBODIES, NOBODY, Decimal, Tagged, Whole
 
 ASSISTANT: Final = "assistant"
+TOOL: Final = "tool"
 
 _MARKUP_KEYS: Final = frozenset({"role", "name", "tool_call_id"})
 """What a message holds for the template's sake: it prints as markup of that turn."""
@@ -30,7 +31,7 @@ def content_tag(message: int) -> str:
 
 
 def source(tag: str) -> Source:
-    code = ord(tag)
+    code = ord(tag) & ~ENCLOSED
     return Source(None, False) if code < 2 else Source(code // 2 - 1, code % 2 == 1)
 
 
@@ -100,7 +101,11 @@ def _composed(message: Mapping[str, Any]) -> str | None:
 def owner_of(item: Any) -> str | None:
     """The literal tag of the message that an item is a piece of, if it is one."""
     for value in item if isinstance(item, tuple) else (item,):
-        tags = value._tag if isinstance(value, Part) else getattr(value, "_tags", "")
-        if tags and tags[0] != NOBODY:
+        tags = ""
+        if isinstance(value, Tagged):
+            tags = value._tags
+        elif isinstance(value, (Part, Whole, Decimal)):
+            tags = value._tag
+        if tags and tags[0] not in NOBODIES:
             return literal_tag(source(tags[0]).message)
     return None

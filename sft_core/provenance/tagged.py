@@ -15,6 +15,10 @@ from typing import Any, Final, SupportsIndex
 NOBODY: Final = "\0"
 """The tag of a character that no message has a claim on."""
 
+ENCLOSED: Final = 0x80000
+"""Added to the code of a tag, it says that the author's generation tags enclose the character."""
+
+NOBODIES: Final = NOBODY + chr(ENCLOSED)
 
 SAME: Final = re.compile(r"(.)\1*", re.DOTALL)
 """Finds the runs of equal tags in a string of tags."""
@@ -314,7 +318,7 @@ def _filled(directive: str, value: Any, own: str) -> Tagged:
 def carries_tags(value: Any) -> bool:
     """Whether a tagged character that somebody owns hides anywhere in ``value``."""
     if isinstance(value, Tagged):
-        return value._tags.count(NOBODY) != len(value)
+        return bool(value._tags.strip(NOBODIES))
     if isinstance(value, (Whole, Decimal)):
         return True
     if isinstance(value, Mapping):

@@ -11,19 +11,25 @@ import jinja2
 from jinja2 import nodes
 
 from sft_core.provenance import dialect, filters
+from sft_core.provenance.dialect import GenerationTag
+from sft_core.provenance.enclosed import FollowedTag
 from sft_core.provenance.hooks import LITERAL, Here, hooked
 from sft_core.provenance.sources import turn
 from sft_core.provenance.tagged import EMPTY, Tagged, UntraceableError
 
 
-def trace(template: str, variables: Mapping[str, Any]) -> Tagged:
-    """What a template prints for ``variables``, each character tagged with its source.
+def trace(
+    template: str, variables: Mapping[str, Any], *, follow_generation_tags: bool = False
+) -> Tagged:
+    """What a template prints for ``variables``, each character tagged with its source, and, where
+    asked, with whether the author's generation tags enclose it.
 
     ``variables["messages"]`` are plain dictionaries. Raises UntraceableError where the output
     cannot be followed; whatever the template itself raises is passed on.
     """
     turns = [turn(index, message) for index, message in enumerate(variables["messages"])]
-    return _traced(template).render({**variables, "messages": turns})
+    tag = FollowedTag if follow_generation_tags else GenerationTag
+    return _traced(template, tag).render({**variables, "messages": turns})
 
 
 @lru_cache(maxsize=64)
@@ -43,10 +49,10 @@ def literals(template: str) -> tuple[str, ...]:
 class _Traced:
     """A template compiled with the hooks. One render at a time; others wait their turn."""
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, tag: type[GenerationTag]) -> None:
         self._lock = threading.Lock()
         self._here = here = Here()
-        environment = filters.environment()
+        environment = filters.environment(tag)
         environment.concat = here.join  # type: ignore[method-assign]
         environment.filters.update(here.filters())
         code = environment.compile(hooked(environment.parse(template)))
@@ -63,5 +69,5 @@ class _Traced:
 
 
 @lru_cache(maxsize=64)
-def _traced(template: str) -> _Traced:
-    return _Traced(template)
+def _traced(template: str, tag: type[GenerationTag]) -> _Traced:
+    return _Traced(template, tag)

@@ -25,7 +25,8 @@ class Known:
     """What is known about a render besides its text.
 
     ``prompt_ends[i]`` is where the generation prompt of assistant turn i ends in the text;
-    ``openings[i]`` is what a generation prompt adds for it, for where no prompt is a prefix.
+    ``openings[i]`` is what a generation prompt adds for it, for where no prompt is a prefix;
+    ``bare_prompts[i]`` is how such a prompt ends that adds nothing.
     ``turn_end(i)`` is where a render of the messages up to i ends in the text, if it does;
     ``would_begin(i)`` is where the content of an empty message i would stand.
     """
@@ -35,6 +36,7 @@ class Known:
     eos: str = ""
     prompt_ends: Mapping[int, int] = field(default_factory=dict)
     openings: Mapping[int, str] = field(default_factory=dict)
+    bare_prompts: Mapping[int, str] = field(default_factory=dict)
     turn_end: Callable[[int], int | None] = lambda _: None
     would_begin: Callable[[int], int | None] = lambda _: None
     generation_prompt: bool = False
@@ -164,14 +166,17 @@ def closing(
     character; ``header`` and ``answer`` are what it printed in that turn before.
 
     It is the first special token that does not close something inside the turn, as </think>
-    does; or else the last that closes what the header opened; or else all that follows.
+    does, or the second of two equal quotes; or else the last that closes what the header opened;
+    or else all that follows.
     """
     outer = None
     inner = tail[0]
-    for match in closers:
+    for at, match in enumerate(closers):
         pairs = counterparts(match[0])
         before = answer + "\0" + text[tail[0] : match.start()]
-        if any(opener in before for opener in pairs):
+        quotes = answer.count(match[0]) % 2 and any(it[0] not in answer for it in closers)
+        opens = any(match[0] in counterparts(later[0]) for later in closers[at + 1 :])
+        if quotes or opens or any(opener in before for opener in pairs):
             inner = match.end()
         elif any(opener in header for opener in pairs):
             outer = match.span()
@@ -209,9 +214,24 @@ def _content_start(
             return end
         opening = view.known.openings.get(message, "")
         shared = _shared(view, own[0].start, ceiling, opening)
-        if shared:
+        if shared or (content and _unopened(view, message, own[0].start, content[0].start)):
             return own[0].start + shared
     return content[0].start if content else None
+
+
+def _unopened(view: Text, message: int, start: int, content: int) -> bool:
+    """Whether no prompt opens an answer: what is printed between its start and its content, such
+    as what opens a tool call, is neither how the prompt ends nor part of anybody else's turn."""
+    prompt = view.known.bare_prompts.get(message)
+    head = {match[0] for match in view.specials(start, content)}
+    if prompt is None or not head or any(special in prompt for special in head):
+        return False
+    others = (run for run in view.runs if not run.source.content and not _answers(view, run))
+    return head.isdisjoint(it[0] for run in others for it in view.specials(run.start, run.end))
+
+
+def _answers(view: Text, run: Run) -> bool:
+    return run.message is not None and view.known.roles[run.message] == ASSISTANT
 
 
 def _floor(view: Text, start: int) -> int:

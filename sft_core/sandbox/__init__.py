@@ -147,5 +147,16 @@ def _result(answer: Mapping[str, Any], row: Example) -> Rendered | TemplateError
     spans = tuple(
         Span(start, end, Region(region), message) for start, end, region, message in answer["spans"]
     )
-    literals = tuple((start, end) for start, end in answer["literals"])
-    return templates.rendered(Outcome(answer["text"], spans, answer["method"], literals), row)
+    literals, tagged = _ranges(answer["literals"]), answer["tagged"]
+    outcome = Outcome(
+        answer["text"],
+        spans,
+        answer["method"],
+        literals,
+        None if tagged is None else _ranges(tagged),
+    )
+    return templates.rendered(outcome, row)
+
+
+def _ranges(pairs: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((start, end) for start, end in pairs)

@@ -69,6 +69,7 @@ def _answer(request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any
         "spans": outcome.spans,
         "method": outcome.method,
         "literals": outcome.literals,
+        "tagged": outcome.tagged,
     }
 
 

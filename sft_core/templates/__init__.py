@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sft_core import provenance
-from sft_core.provenance import ASSISTANT, Conversation, Outcome
+from sft_core.provenance import ASSISTANT, Conversation, Outcome, has_generation_tags
 from sft_core.templates.presets import (
     PRESETS,
     PRESETS_SOURCES,
@@ -43,6 +43,7 @@ __all__ = [
     "Preset",
     "conversation",
     "find_preset",
+    "has_generation_tags",
     "markers",
     "render",
     "rendered",
@@ -197,4 +198,5 @@ def rendered(outcome: Outcome, example: Example) -> Rendered:
         tuple(message.weight for message in example.messages),
         outcome.method,
         outcome.literals,
+        outcome.tagged,
     )

@@ -21,10 +21,13 @@ _TRAINED: Final = {
     TrainOn.ASSISTANT: "answers",
     TrainOn.LAST_ASSISTANT: "last answer",
     TrainOn.ALL: "everything",
+    TrainOn.GENERATION_TAGS: "generation tags",
 }
 _CHIP_OF: Final = {
     "nothing-trained": "mask",
     "end-of-turn-untrained": "mask",
+    "no-generation-tags": "mask",
+    "generation-tags-differ": "mask",
     "nothing-trained-after-truncation": "data",
     "empty-answer": "data",
     "ends-on-user-turn": "data",

@@ -264,6 +264,7 @@ def _mask_controls(config: LabConfig) -> dict[str, Any]:
                 ("Every answer", TrainOn.ASSISTANT.value),
                 ("Last answer", TrainOn.LAST_ASSISTANT.value),
                 ("Everything", TrainOn.ALL.value),
+                ("Generation tags", TrainOn.GENERATION_TAGS.value),
             ],
             value=config.policy.train_on.value,
             label="Train on",

@@ -19,6 +19,7 @@ NAMES: Final[Mapping[Reason, str]] = {
     Reason.EARLIER_TURN: "earlier answer",
     Reason.EXCLUDED: "excluded by weight",
     Reason.END_NOT_TRAINED: "end, not trained",
+    Reason.UNTAGGED: "outside the tags",
     Reason.PADDING: "padding",
     Reason.FIRST_TOKEN: "first token",
 }

@@ -30,7 +30,7 @@ from sft_core.events import (
     Warned,
 )
 from sft_core.tokenizer import Tokenizer
-from sft_core.types import Example, Finding, Message, Severity
+from sft_core.types import Example, Finding, Message, Reason, Severity
 from sft_core.ui import (
     answers,
     data_panel,
@@ -48,7 +48,7 @@ from sft_core.ui.look import OUT_OF_REACH, look
 from sft_core.ui.session import OWN, Choices, preset_source
 from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
 from sft_core.ui.sources import Pick, pack, rows_of
-from sft_core.ui.token_view import text_value, tokens_value
+from sft_core.ui.token_view import NAMES, text_value, tokens_value
 from tests.test_plots import started, step
 from tests.trained_tokenizers import byte_level
 
@@ -61,6 +61,15 @@ def contract(**parts: Any) -> LabConfig:
 
 
 # -- tokens ----------------------------------------------------------------------------------
+
+
+def test_every_policy_and_every_reason_has_words_and_a_look() -> None:
+    css = (Path(header.__file__).parent / "static/css/views.css").read_text(encoding="utf-8")
+    for reason in Reason:
+        assert NAMES[reason]
+        assert f".t-{reason} {{" in css
+        assert f".strip.only-{reason} .t-{reason}" in css
+    assert len({header.mask_text(MaskPolicy(train_on)) for train_on in TrainOn}) == len(TrainOn)
 
 
 def test_the_strip_carries_every_id_reason_and_byte_of_the_encoding() -> None:
