@@ -172,6 +172,18 @@ def test_earlier_turns_that_change() -> None:
     assert texts(finding, FORGETFUL, byte_level(), REASONED)[0].startswith("Y")
 
 
+def test_earlier_answers_that_end_otherwise_than_the_last() -> None:
+    """As gpt-oss, which ends earlier answers with one token and the last with another."""
+    returning = looped(
+        "<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{{ '</s>' if loop.last and m.role == 'assistant' else '<|im_end|>' }}\n"
+    )
+    finding = only(examine(returning, byte_level(), TURNS, POLICY), "earlier-turns-change")
+    assert "'<|im_end|>" in finding.message
+    assert "'</s>" in finding.message
+    assert "earlier-turns-change" not in codes(examine(returning, byte_level(), PAIR, POLICY))
+
+
 def test_earlier_turns_that_change_and_are_not_trained_are_explained() -> None:
     last = MaskPolicy(TrainOn.LAST_ASSISTANT)
     found = examine(FORGETFUL, byte_level(), REASONED, last)
