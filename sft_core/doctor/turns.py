@@ -58,7 +58,7 @@ def earlier_turns_change(case: Case) -> Found:
     """Whether an answer that is trained in the middle of a conversation is printed there as it
     was when it was the last one."""
     whole = case.rendered.text
-    for index, start in case.rendered.answer_starts():
+    for index, _ in case.rendered.answer_starts():
         end = case.end_of(index)
         alone = case.tried(case.example.messages[: index + 1])
         if (
@@ -76,17 +76,19 @@ def earlier_turns_change(case: Case) -> Found:
             if owner == index
         }
         trained = Reason.ANSWER in reasons
+        tokens = case.positions(same, max(same + 1, min(end, same + 20)))
+        at = case.encoded.offsets[tokens[0]][0] if tokens else same  # whole tokens read better
         yield Finding(
             "earlier-turns-change",
             Severity.WARNING if trained else Severity.INFO,
             f"The template prints message {index + 1} or what stands before it otherwise once the "
-            f"conversation goes on: here {whole[same : same + 20]!r}, at the time of the answer "
-            f"{alone.text[same : same + 20]!r}."
+            f"conversation goes on: here {whole[at : at + 20]!r}, at the time of the answer "
+            f"{alone.text[at : at + 20]!r}."
             + (" The answer is trained in a form that the model never gives." if trained else ""),
             "Train the last answer of each row only, or split the row in one row an answer."
             if trained
             else "Nothing has to be done: generation sends earlier turns in the same form.",
-            tokens=case.positions(same, max(same + 1, min(end, same + 20))),
-            fixed_settings=("policy.train_on=last_assistant",) if trained and start >= 0 else (),
+            tokens=tokens,
+            fixed_settings=("policy.train_on=last_assistant",) if trained else (),
         )
         return
