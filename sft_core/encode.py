@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Final
 
 from sft_core import sandbox, templates
+from sft_core.ahead import map_ahead
 from sft_core.config import MaskPolicy
 from sft_core.reasons import Stretch, stretches
 from sft_core.tokenizer import Tokenizer
-from sft_core.tokenizer.pieces import Cut, Pieces, Range, tokenize
+from sft_core.tokenizer.pieces import Cut, Encodings, Pieces, Range, assembled, encoded, tokenize
 from sft_core.types import (
     Encoded,
     EncodeError,
@@ -33,13 +34,17 @@ from sft_core.types import (
     Reason,
     Region,
     Rendered,
+    Run,
     Template,
     TemplateError,
-    Token,
 )
 
 ROWS_AT_ONCE: Final = 64
 """How many rows ``encode_many`` hands to the backend's threads together."""
+CHUNKS_AHEAD: Final = 2
+"""So many such chunks are tokenised while the caller works on an earlier one."""
+
+_Work = tuple[list[Rendered | LabError], list[Cut]]
 
 _FIRST_AMONG: Final = (
     Reason.ANSWER,
@@ -74,9 +79,15 @@ def encode_many(
     """What ``encode`` gives for each row, in order, only faster. A row that cannot be encoded
     gives its error and stops no other; errors among ``rendereds`` are passed on."""
     rows = iter(rendereds)
-    while chunk := list(islice(rows, ROWS_AT_ONCE)):
-        cuts = [_cut(row) for row in chunk if isinstance(row, Rendered)]
-        results = iter(tokenize(tokenizer, cuts))
+    chunks = iter(lambda: list(islice(rows, ROWS_AT_ONCE)), [])
+
+    work = ((chunk, [_cut(row) for row in chunk if isinstance(row, Rendered)]) for chunk in chunks)
+
+    def tokenized(part: _Work) -> tuple[_Work, Encodings | None]:
+        return part, encoded(tokenizer, part[1])
+
+    for (chunk, cuts), encodings in map_ahead(tokenized, work, CHUNKS_AHEAD):
+        results = iter(assembled(tokenizer, cuts, encodings))
         for row in chunk:
             if not isinstance(row, Rendered):
                 yield row
@@ -160,24 +171,14 @@ def _label(
     max_length: int | None,
     pieces: Pieces,
 ) -> Encoded:
-    reasons, owners = _spread(rendered.text, stretches(rendered, policy), pieces, tokenizer)
-    if reasons and reasons[0].trained:
-        reasons[0] = Reason.FIRST_TOKEN
-    kept = len(pieces.ids) if max_length is None else max_length
-    dropped = [
-        Token(id, start, end, reason, owner)
-        for id, (start, end), reason, owner in zip(
-            pieces.ids[kept:], pieces.offsets[kept:], reasons[kept:], owners[kept:], strict=True
-        )
-    ]
-    return Encoded(
-        ids=tuple(pieces.ids[:kept]),
-        offsets=tuple(pieces.offsets[:kept]),
-        reasons=tuple(reasons[:kept]),
-        owners=tuple(owners[:kept]),
-        dropped=tuple(dropped),
-        forged=_touching(pieces.forged, pieces.offsets[:kept]) if pieces.forged else (),
-    )
+    runs = _spread(rendered.text, stretches(rendered, policy), pieces, tokenizer)
+    if runs and runs[0].reason.trained:
+        first = runs[0]
+        runs[:1] = [first._replace(length=1, reason=Reason.FIRST_TOKEN)]
+        if first.length > 1:
+            runs.insert(1, first._replace(length=first.length - 1))
+    forged = _touching(pieces.forged, pieces.offsets[:max_length]) if pieces.forged else ()
+    return Encoded.of_runs(pieces.ids, runs, lambda: pieces.offsets, max_length, forged)
 
 
 def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, ...]:
@@ -188,34 +189,37 @@ def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, .
     )
 
 
-def _spread(
+def _spread(text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer) -> list[Run]:
+    """The tokens in runs of one reason and one owner, from those of the characters under them."""
+    edges = pieces.before([stretch.end for stretch in plan])
+    if edges is not None:
+        return [
+            Run(after - before, reason, owner)
+            for before, after, (_, _, reason, owner) in zip([0, *edges], edges, plan, strict=False)
+            if after > before
+        ]
+    why = _spread_each(text, plan, pieces, tokenizer)
+    return [Run(len(list(same)), *key) for key, same in groupby(why)]
+
+
+def _spread_each(
     text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer
-) -> tuple[list[Reason], list[int]]:
-    """A reason and an owner for each token, from those of the characters under it."""
+) -> list[tuple[Reason, int]]:
+    """A reason and an owner for each token, where some token reaches across a border."""
     starts = [start for start, _ in pieces.offsets]
-    if tokenizer.backend.normalizer is not None and starts != sorted(starts):
-        return _spread_unordered(text, plan, pieces, tokenizer)
-    reasons: list[Reason] = []
-    owners: list[int] = []
+    if tokenizer.spelling.normalizes and starts != sorted(starts):
+        chosen = [_choose(text, plan, pieces, index, tokenizer) for index in range(len(starts))]
+        return [stretch[2:] for stretch in chosen]
+    why: list[tuple[Reason, int]] = []
     for number, stretch in enumerate(plan):
-        at = len(reasons)
+        at = len(why)
         to = bisect_left(starts, stretch.end, at) if number + 1 < len(plan) else len(starts)
-        reasons += [stretch.reason] * (to - at)
-        owners += [stretch.owner] * (to - at)
+        why += [stretch[2:]] * (to - at)
         index = to - 1
         while index >= 0 and pieces.offsets[index][1] > stretch.end:
-            chosen = _choose(text, plan, pieces, index, tokenizer)
-            reasons[index], owners[index] = chosen.reason, chosen.owner
+            why[index] = _choose(text, plan, pieces, index, tokenizer)[2:]
             index -= 1
-    return reasons, owners
-
-
-def _spread_unordered(
-    text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer
-) -> tuple[list[Reason], list[int]]:
-    """The same where a normaliser moved characters, so that offsets go back and forth."""
-    chosen = [_choose(text, plan, pieces, index, tokenizer) for index in range(len(pieces.ids))]
-    return [stretch.reason for stretch in chosen], [stretch.owner for stretch in chosen]
+    return why
 
 
 def _choose(
