@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sft_core.provenance import dialect, prefixes, regions, skeleton
+from sft_core.provenance.keys import keys_read
 from sft_core.provenance.regions import Painted
 from sft_core.provenance.sources import ASSISTANT, content_tag
 from sft_core.provenance.tagged import Tagged, UntraceableError
@@ -158,7 +159,7 @@ class _Job:
         """The result, and whether every answer that says something is known to be in it."""
         text = dialect.render(self._source, self._all(self.messages, self.generation_prompt))
         kind = self._kind()
-        for known in _SKELETONS.recall(kind):
+        for known in _SKELETONS.recall(kind) if not self._calls_only() else ():
             fitting = known.fit(text, self.messages, self._prompt)
             if fitting is not None:
                 return _outcome(text, fitting, "provenance"), True
@@ -219,11 +220,28 @@ class _Job:
 
     def _complete(self, traced: Tagged) -> bool:
         shown = set(traced._tags)
-        says = [index for index, message in enumerate(self.messages) if _says_something(message)]
+        says = [index for index, message in enumerate(self.messages) if self._says(message)]
         missing = [index for index in says if content_tag(index) not in shown]
         return (missing != says or not says) and all(
             self.messages[index]["role"] != ASSISTANT for index in missing
         )
+
+    def _says(self, message: Plain) -> bool:
+        """Whether there is something in a message that the template could print as its content."""
+        if _joined(message["content"] or ""):
+            return True
+        return bool(message.get("tool_calls")) and self._may_read("tool_calls")
+
+    def _calls_only(self) -> bool:
+        """Whether some message says nothing but a call, which no skeleton has a hole for."""
+        return any(
+            "tool_calls" in message and not message["content"] and self._says(message)
+            for message in self.messages
+        )
+
+    def _may_read(self, key: str) -> bool:
+        keys = keys_read(self._source)
+        return keys is None or key in keys
 
     # -- what it takes to find the answers --------------------------------------------------------
 
@@ -268,8 +286,3 @@ class _Job:
 
 def _outcome(text: str, found: Painted, method: str) -> Outcome:
     return Outcome(text, found.spans, method, found.literals)
-
-
-def _says_something(message: Plain) -> bool:
-    content = message["content"]
-    return bool(_joined(content or "") or message.get("tool_calls"))
