@@ -154,8 +154,8 @@ class _Tally:
             self.sums["failed"] += 1
             _name(self.failures, Failure(id, str(result)))
             return
-        lost = sum(token.reason.trained for token in result.dropped)
-        row = Row(id, len(result) + len(result.dropped), result.trained, lost)
+        dropped, lost = result.beyond
+        row = Row(id, len(result) + dropped, result.trained, lost)
         share = row.trained / len(result) if len(result) else 0.0
         self._count(result, row)
         self.lengths[row.tokens] += 1
@@ -167,9 +167,9 @@ class _Tally:
     def _count(self, result: Encoded, row: Row) -> None:
         self.sums["tokens"] += len(result)
         self.sums["trained_tokens"] += row.trained
-        self.sums["dropped_tokens"] += len(result.dropped)
+        self.sums["dropped_tokens"] += row.tokens - len(result)
         self.sums["dropped_trained_tokens"] += row.lost
-        if result.dropped:
+        if row.tokens > len(result):
             self.sums["truncated_rows"] += 1
             _name(self.truncated, row)
         if not row.trained:

@@ -16,14 +16,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from sft_core import sandbox, templates
 from sft_core.ahead import map_ahead
 from sft_core.config import MaskPolicy
-from sft_core.reasons import Stretch, stretches
+from sft_core.layout import Laid
+from sft_core.reasons import Stretch
 from sft_core.tokenizer import Tokenizer
-from sft_core.tokenizer.pieces import Cut, Encodings, Pieces, Range, assembled, encoded, tokenize
+from sft_core.tokenizer.pieces import Cut, Pieces, Range, assembled, encoded, tokenize
 from sft_core.types import (
     Encoded,
     EncodeError,
@@ -32,7 +33,6 @@ from sft_core.types import (
     Message,
     NothingTrainedError,
     Reason,
-    Region,
     Rendered,
     Run,
     Template,
@@ -43,8 +43,6 @@ ROWS_AT_ONCE: Final = 64
 """How many rows ``encode_many`` hands to the backend's threads together."""
 CHUNKS_AHEAD: Final = 2
 """So many such chunks are tokenised while the caller works on an earlier one."""
-
-_Work = tuple[list[Rendered | LabError], list[Cut]]
 
 _FIRST_AMONG: Final = (
     Reason.ANSWER,
@@ -64,10 +62,11 @@ def encode(
     no error here, since it must still be shown; ``require_trained`` makes it one. Raises
     EncodeError where the tokenizer cannot write the text.
     """
-    (result,) = tokenize(tokenizer, [_cut(rendered)])
+    row = Laid(rendered)
+    (result,) = tokenize(tokenizer, [_cut(row)])
     if isinstance(result, EncodeError):
         raise result
-    return _label(rendered, tokenizer, policy, max_length, result)
+    return _label(row, tokenizer, policy, max_length, result)
 
 
 def encode_many(
@@ -77,32 +76,45 @@ def encode_many(
     max_length: int | None = None,
 ) -> Iterator[Encoded | LabError]:
     """What ``encode`` gives for each row, in order, only faster. A row that cannot be encoded
-    gives its error and stops no other; errors among ``rendereds`` are passed on."""
-    rows = iter(rendereds)
-    chunks = iter(lambda: list(islice(rows, ROWS_AT_ONCE)), [])
+    gives its error and stops no other; errors among ``rendereds`` are passed on.
 
-    work = ((chunk, [_cut(row) for row in chunk if isinstance(row, Rendered)]) for chunk in chunks)
-
-    def tokenized(part: _Work) -> tuple[_Work, Encodings | None]:
-        return part, encoded(tokenizer, part[1])
-
-    for (chunk, cuts), encodings in map_ahead(tokenized, work, CHUNKS_AHEAD):
-        results = iter(assembled(tokenizer, cuts, encodings))
-        for row in chunk:
-            if not isinstance(row, Rendered):
-                yield row
-                continue
-            result = next(results)
-            if isinstance(result, EncodeError):
-                yield result
-            else:
+    Rows are drawn some chunks ahead: while the caller works on one chunk, the backend's threads
+    tokenise the next.
+    """
+    for work, encodings in map_ahead(
+        lambda work: (work, encoded(tokenizer, work.cuts)), _chunks(rendereds), CHUNKS_AHEAD
+    ):
+        results = iter(assembled(tokenizer, work.cuts, encodings))
+        for row in work.rows:
+            result = next(results) if isinstance(row, Laid) else row
+            if isinstance(row, Laid) and isinstance(result, Pieces):
                 yield _label(row, tokenizer, policy, max_length, result)
+            elif isinstance(result, LabError):
+                yield result
+
+
+class _Chunk(NamedTuple):
+    """Rows, and the cuts of those that were rendered."""
+
+    rows: list[Laid | LabError]
+    cuts: list[Cut]
+
+
+def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
+    drawn = iter(rendereds)
+    while some := list(islice(drawn, ROWS_AT_ONCE)):
+        rows = [Laid(row) if isinstance(row, Rendered) else row for row in some]
+        yield _Chunk(rows, [_cut(row) for row in rows if isinstance(row, Laid)])
+
+
+def _cut(row: Laid) -> Cut:
+    return Cut(row.rendered.text, row.cut_places(), row.written())
 
 
 def encode_prompt(rendered: Rendered, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids to send for a conversation that was rendered with ``add_generation_prompt``: those
     that stand before the next answer in training. Raises EncodeError."""
-    (result,) = tokenize(tokenizer, [_cut(rendered)])
+    (result,) = tokenize(tokenizer, [_cut(Laid(rendered))])
     if isinstance(result, EncodeError):
         raise result
     return tuple(result.ids)
@@ -113,7 +125,7 @@ def require_trained(encoded: Encoded, id: str) -> Encoded:
     trained, and says whether the length limit is to blame."""
     if encoded.trained:
         return encoded
-    if any(token.reason.trained for token in encoded.dropped):
+    if encoded.beyond[1]:
         raise NothingTrainedError(
             f"Row {id} has no trained token left: its answer begins behind the first "
             f"{len(encoded)} tokens, where it is cut off. Raise max_length, or drop the row."
@@ -129,49 +141,17 @@ def require_trained(encoded: Encoded, id: str) -> Encoded:
     )
 
 
-# -- where to cut ------------------------------------------------------------------------------
-
-
-def _cut(rendered: Rendered) -> Cut:
-    starts = {start for _, start in rendered.answer_starts()}
-    places = sorted(starts - {0, len(rendered.text)})
-    written = [span[:2] for span in rendered.spans if span.region is Region.CONTENT]
-    return Cut(rendered.text, tuple(places), _without(_joined(written), rendered.literals))
-
-
-def _joined(ranges: Iterable[Range]) -> list[Range]:
-    """The same characters, with ranges that touch made one."""
-    joined: list[Range] = []
-    for start, end in ranges:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        elif start < end:
-            joined.append((start, end))
-    return joined
-
-
-def _without(ranges: Sequence[Range], holes: Sequence[Range]) -> tuple[Range, ...]:
-    """``ranges`` less the characters of ``holes``."""
-    rest = list(ranges)
-    for start, end in holes:
-        parts = (
-            (a, b) for r in rest for a, b in ((r[0], min(r[1], start)), (max(r[0], end), r[1]))
-        )
-        rest = [(a, b) for a, b in dict.fromkeys(parts) if a < b]
-    return tuple(rest)
-
-
 # -- from characters to tokens ----------------------------------------------------------------
 
 
 def _label(
-    rendered: Rendered,
+    row: Laid,
     tokenizer: Tokenizer,
     policy: MaskPolicy,
     max_length: int | None,
     pieces: Pieces,
 ) -> Encoded:
-    runs = _spread(rendered.text, stretches(rendered, policy), pieces, tokenizer)
+    runs = _spread(row.rendered.text, row.stretches(policy), pieces, tokenizer)
     if runs and runs[0].reason.trained:
         first = runs[0]
         runs[:1] = [first._replace(length=1, reason=Reason.FIRST_TOKEN)]
@@ -191,7 +171,7 @@ def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, .
 
 def _spread(text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer) -> list[Run]:
     """The tokens in runs of one reason and one owner, from those of the characters under them."""
-    edges = pieces.before([stretch.end for stretch in plan])
+    edges = pieces.before([end for _, end, _, _ in plan])
     if edges is not None:
         return [
             Run(after - before, reason, owner)

@@ -6,6 +6,7 @@ tokens in a row, why, and whose. What stands beside each single token is derived
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError
 from enum import StrEnum
@@ -83,6 +84,13 @@ class Run(NamedTuple):
     length: int
     reason: Reason
     owner: int
+
+
+_IGNORED: Final = array("i", [IGNORE_INDEX])
+
+
+def _trained(runs: Sequence[Run]) -> int:
+    return sum([length for length, reason, _ in runs if reason.trained])
 
 
 class Encoded:
@@ -200,22 +208,31 @@ class Encoded:
     @property
     def labels(self) -> tuple[int, ...]:
         """Ids where trained, ``IGNORE_INDEX`` elsewhere, each at the index of its own token."""
-        labels: list[int] = []
-        for length, reason, _ in self._kept_runs():
-            at = len(labels)
-            labels += self._all_ids[at : at + length] if reason.trained else [IGNORE_INDEX] * length
-        return tuple(labels)
+        return tuple(self.arrays()[1])
 
-    @property
+    def arrays(self) -> tuple[array[int], array[int]]:
+        """The ids and the labels, four bytes a token."""
+        ids = array("i", self._all_ids)
+        if self._kept < len(ids):
+            ids = ids[: self._kept]
+        labels = ids[:0]
+        at = 0
+        for length, reason, _ in self._kept_runs():
+            labels += ids[at : at + length] if reason.trained else _IGNORED * length
+            at += length
+        return ids, labels
+
+    @cached_property
     def trained(self) -> int:
         """How many tokens are trained."""
-        return sum(length for length, reason, _ in self._kept_runs() if reason.trained)
+        return _trained(self._kept_runs())
 
     @property
     def beyond(self) -> tuple[int, int]:
         """How many tokens are dropped, and how many of those would be trained."""
-        trained = sum(length for length, reason, _ in self._runs if reason.trained)
-        return len(self._all_ids) - self._kept, trained - self.trained
+        if self._kept == len(self._all_ids):
+            return 0, 0
+        return len(self._all_ids) - self._kept, _trained(self._runs) - self.trained
 
     @property
     def tokens(self) -> tuple[Token, ...]:

@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "templates",
         "sandbox",
         "reasons",
+        "layout",
         "encode",
         "doctor",
         "audit",

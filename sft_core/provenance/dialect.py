@@ -151,7 +151,9 @@ def _compiled(source: str) -> jinja2.Template:
 def run(template: jinja2.Template, variables: Variables) -> Iterator[str]:
     """The pieces that a template yields. Its globals are merged here because Jinja would copy
     them through a chain of maps, which takes longer than a short template."""
-    context = template.new_context({**_globals(template), **variables}, shared=True)
+    environment = template.environment
+    merged = {**_globals(template), **variables}
+    context = environment.context_class(environment, merged, template.name, template.blocks)
     return template.root_render_func(context)
 
 

@@ -65,23 +65,6 @@ class _Segment(NamedTuple):
             return self.places()[index]
         return found[0] + self.start, found[1] + self.start
 
-    def before(self, place: int) -> int | None:
-        """How many tokens stand before a place, if one of them ends and the next begins just
-        there; None where that is not so, or not plain to see."""
-        if self.offsets is not None:
-            return None
-        count = len(self.ids)
-        if place < self.end:
-            found = self.encoding.char_to_token(place - self.start)
-            if found is None or self.place(found)[0] != place:
-                return None
-            count = found
-        if count:
-            start, end = self.place(count - 1)
-            if start >= place or end > place:
-                return None
-        return count
-
 
 class Pieces:
     """The ids of a text, and ``forged``, the ranges of its forged special tokens. ``offsets`` are
@@ -102,16 +85,26 @@ class Pieces:
         """How many tokens stand before each of ``places``, which ascend and are not 0; None where
         a token reaches across one of them, or where only a look at all offsets can tell."""
         counts: list[int] = []
-        segments, base, segment = iter(self._segments), 0, None
+        segments, base = iter(self._segments), 0
+        segment = next(segments, None)
         for place in places:
-            while segment is None or segment.end < place:
-                base += 0 if segment is None else len(segment.ids)
+            while segment is not None and segment.end < place:
+                base += len(segment.ids)
                 segment = next(segments, None)
-                if segment is None:
-                    return None
-            count = segment.before(place)
-            if count is None:
+            if segment is None or segment.offsets is not None:
                 return None
+            here, encoding = place - segment.start, segment.encoding
+            count = len(segment.ids)
+            if place < segment.end:
+                at = encoding.char_to_token(here)
+                found = None if at is None else encoding.token_to_chars(at)
+                if at is None or found is None or found[0] != here:
+                    return None
+                count = at
+            if count:
+                found = encoding.token_to_chars(count - 1)
+                if found is None or found[0] >= here or found[1] > here:
+                    return None
             counts.append(base + count)
         return counts
 
