@@ -6,12 +6,14 @@
 - ``turns``, ``regions``: from tags to header, content, end of turn, separator
 - ``prefixes``: how answers are found where a template cannot be followed
 - ``skeleton``: what a template prints around the messages, so that not every row is traced
+- ``keys``: which keys of its messages a template can read
 - ``rendering``: all of these in their order, for one conversation
 """
 
 from __future__ import annotations
 
 from sft_core.provenance.rendering import Conversation, Outcome, render_conversation
+from sft_core.provenance.skeleton import Segment, Skeleton
 from sft_core.provenance.sources import ASSISTANT
 from sft_core.provenance.trace import literals
 from sft_core.provenance.turns import special_pattern
@@ -20,6 +22,8 @@ __all__ = [
     "ASSISTANT",
     "Conversation",
     "Outcome",
+    "Segment",
+    "Skeleton",
     "literals",
     "render_conversation",
     "special_pattern",

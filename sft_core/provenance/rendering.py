@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -42,12 +42,14 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A rendered text and its regions; the fields are those of ``types.Rendered``."""
+    """A rendered text and its regions; the fields are those of ``types.Rendered``. ``skeleton``
+    is the one that fits the messages as they were given, where they were recognised by one."""
 
     text: str
     spans: tuple[Span, ...]
     method: str
     literals: tuple[tuple[int, int], ...] = ()
+    skeleton: skeleton.Skeleton | None = field(default=None, compare=False)
 
 
 def render_conversation(
@@ -144,6 +146,7 @@ class _Job:
         self.messages = messages
         self.generation_prompt = generation_prompt
         self._source = source
+        self._given = given.messages
         self._tokens = special_tokens
         self._prompts: dict[int, str | None] = {}
         self._variables: Plain = {
@@ -162,7 +165,8 @@ class _Job:
         for known in _SKELETONS.recall(kind) if not self._calls_only() else ():
             fitting = known.fit(text, self.messages, self._prompt)
             if fitting is not None:
-                return _outcome(text, fitting, "provenance"), True
+                asked = known if self.messages is self._given else None
+                return replace(_outcome(text, fitting, "provenance"), skeleton=asked), True
         traced = self._traced(text)
         if traced is None:
             return _outcome(text, prefixes.painted(text, self), "prefix"), False

@@ -51,18 +51,27 @@ class Skeleton:
         for at, message in enumerate(messages):
             if message["content"] and at not in self._holes:
                 return None
-        pieces = [
-            literal if hole is None else messages[hole][field]
-            for literal, hole, field, _, _ in self.segments
-        ]
+        pieces = self._pieces(messages)
         if "".join(pieces) != text:
             return None
-        edges = [0, *accumulate(map(len, pieces))]
+        edges = _edges(pieces)
         for at, segment in self.answers:
             said = prompt(at)
             if said is None or len(said) != edges[segment] or not text.startswith(said):
                 return None
         return self._filled(edges) if all(pieces) else self._painted(edges)
+
+    def filled(self, messages: Messages) -> tuple[str, Painted]:
+        """The text that ``messages`` make, and its regions: for a row that is known to fit."""
+        pieces = self._pieces(messages)
+        edges = _edges(pieces)
+        return "".join(pieces), self._filled(edges) if all(pieces) else self._painted(edges)
+
+    def _pieces(self, messages: Messages) -> list[str]:
+        return [
+            literal if hole is None else messages[hole][field]
+            for literal, hole, field, _, _ in self.segments
+        ]
 
     @cached_property
     def _holes(self) -> frozenset[int | None]:
@@ -88,6 +97,10 @@ class Skeleton:
             tuple([Span(edges[a], edges[b], region, owner) for a, b, region, owner in spans]),
             tuple([(edges[a], edges[b]) for a, b in literals]),
         )
+
+
+def _edges(pieces: Sequence[str]) -> list[int]:
+    return [0, *accumulate(map(len, pieces))]
 
 
 def learn(
