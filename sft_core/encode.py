@@ -39,8 +39,10 @@ from sft_core.types import (
     TemplateError,
 )
 
-ROWS_AT_ONCE: Final = 64
-"""How many rows ``encode_many`` hands to the backend's threads together."""
+ROWS_AT_ONCE: Final = 256
+CHARACTERS_AT_ONCE: Final = 500_000
+"""How many rows ``encode_many`` hands to the backend's threads together, and after how many
+characters it hands over fewer: a tokenised text takes some hundred times its own memory."""
 CHUNKS_AHEAD: Final = 2
 """So many such chunks are tokenised while the caller works on an earlier one."""
 
@@ -101,10 +103,23 @@ class _Chunk(NamedTuple):
 
 
 def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
-    drawn = iter(rendereds)
-    while some := list(islice(drawn, ROWS_AT_ONCE)):
-        rows = [Laid(row) if isinstance(row, Rendered) else row for row in some]
-        yield _Chunk(rows, [_cut(row) for row in rows if isinstance(row, Laid)])
+    rows: list[Laid | LabError] = []
+    characters = 0
+    for row in rendereds:
+        if isinstance(row, Rendered):
+            characters += len(row.text)
+            rows.append(Laid(row))
+        else:
+            rows.append(row)
+        if len(rows) >= ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield _chunk(rows)
+            rows, characters = [], 0
+    if rows:
+        yield _chunk(rows)
+
+
+def _chunk(rows: list[Laid | LabError]) -> _Chunk:
+    return _Chunk(rows, [_cut(row) for row in rows if isinstance(row, Laid)])
 
 
 def _cut(row: Laid) -> Cut:
