@@ -39,7 +39,7 @@ from sft_core.types import (
     TemplateError,
 )
 
-ROWS_AT_ONCE: Final = 256
+ROWS_AT_ONCE: Final = 64
 CHARACTERS_AT_ONCE: Final = 500_000
 """How many rows ``encode_many`` hands to the backend's threads together, and after how many
 characters it hands over fewer: a tokenised text takes some hundred times its own memory."""
