@@ -40,9 +40,11 @@ from sft_core.types import (
 )
 
 ROWS_AT_ONCE: Final = 64
+MOST_AT_ONCE: Final = 512
 CHARACTERS_AT_ONCE: Final = 500_000
-"""How many rows ``encode_many`` hands to the backend's threads together, and after how many
-characters it hands over fewer: a tokenised text takes some hundred times its own memory."""
+"""How many rows ``encode_many`` hands to the backend's threads together: few at first, so that
+figures show soon, then more; and after so many characters it hands over what there is, because a
+tokenised text takes some hundred times its own memory."""
 CHUNKS_AHEAD: Final = 2
 """So many such chunks are tokenised while the caller works on an earlier one."""
 
@@ -104,16 +106,17 @@ class _Chunk(NamedTuple):
 
 def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
     rows: list[Laid | LabError] = []
-    characters = 0
-    for row in rendereds:
+    characters, most = 0, ROWS_AT_ONCE
+    for number, row in enumerate(rendereds, 1):
         if isinstance(row, Rendered):
             characters += len(row.text)
             rows.append(Laid(row))
         else:
             rows.append(row)
-        if len(rows) >= ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+        if len(rows) >= most or characters >= CHARACTERS_AT_ONCE:
             yield _chunk(rows)
             rows, characters = [], 0
+            most = min(max(ROWS_AT_ONCE, number // 5), MOST_AT_ONCE)
     if rows:
         yield _chunk(rows)
 
