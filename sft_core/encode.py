@@ -169,7 +169,7 @@ def _label(
     max_length: int | None,
     pieces: Pieces,
 ) -> Encoded:
-    runs = _spread(row.rendered.text, row.stretches(policy), pieces, tokenizer)
+    runs = _spread(row, policy, pieces, tokenizer)
     if runs and runs[0].reason.trained:
         first = runs[0]
         runs[:1] = [first._replace(length=1, reason=Reason.FIRST_TOKEN)]
@@ -187,16 +187,17 @@ def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, .
     )
 
 
-def _spread(text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer) -> list[Run]:
+def _spread(row: Laid, policy: MaskPolicy, pieces: Pieces, tokenizer: Tokenizer) -> list[Run]:
     """The tokens in runs of one reason and one owner, from those of the characters under them."""
-    edges = pieces.before([end for _, end, _, _ in plan])
+    plan, ends = row.ends(policy)
+    edges = pieces.before(ends)
     if edges is not None:
         return [
             Run(after - before, reason, owner)
             for before, after, (_, _, reason, owner) in zip([0, *edges], edges, plan, strict=False)
             if after > before
         ]
-    why = _spread_each(text, plan, pieces, tokenizer)
+    why = _spread_each(row.rendered.text, row.stretches(policy), pieces, tokenizer)
     return [Run(len(list(same)), *key) for key, same in groupby(why)]
 
 

@@ -71,13 +71,21 @@ class Laid:
 
     def stretches(self, policy: MaskPolicy) -> list[Stretch]:
         """What ``reasons.stretches`` gives."""
-        if policy.train_on not in _BY_SHAPE:
-            return stretches(self.rendered, policy)
-        edges = self._edges
+        plan, ends = self.ends(policy)
+        starts = [0, *ends]
         return [
-            Stretch(edges[start], edges[end], reason, owner)
-            for start, end, reason, owner in self._layout.plan(policy)
+            Stretch(start, end, reason, owner)
+            for start, end, (_, _, reason, owner) in zip(starts, ends, plan, strict=False)
         ]
+
+    def ends(self, policy: MaskPolicy) -> tuple[list[Stretch], list[int]]:
+        """Stretches of which only reason and owner hold for this row, and where each one ends
+        in it, which is where the next one starts."""
+        if policy.train_on not in _BY_SHAPE:
+            plan = stretches(self.rendered, policy)
+            return plan, [stretch.end for stretch in plan]
+        edges, plan = self._edges, self._layout.plan(policy)
+        return plan, [edges[end] for _, end, _, _ in plan]
 
 
 _known: dict[Hashable, Layout] = {}

@@ -15,13 +15,12 @@ tokenised apart; then no token reaches across, and both see the same ids. Three 
 
 from __future__ import annotations
 
+import sys
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain, compress, count, pairwise
-from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import tokenizers
 
@@ -29,6 +28,7 @@ from sft_core.tokenizer.core import Prefix, Tokenizer
 from sft_core.types import EncodeError
 
 Range = tuple[int, int]
+_NOWHERE: Final[Range] = (sys.maxsize, sys.maxsize)
 
 
 class Cut(NamedTuple):
@@ -247,13 +247,18 @@ def _composed(characters: str) -> bool:
 
 def _forged(tokenizer: Tokenizer, written: Sequence[Range], segment: _Segment) -> Sequence[int]:
     """Indices of control tokens all of whose characters a message wrote."""
-    found = compress(count(), map(tokenizer.control_ids.__contains__, segment.ids))
-    return [index for index in found if _inside(segment.place(index), written)]
-
-
-def _inside(place: Range, ranges: Sequence[Range]) -> bool:
-    at = bisect_right(ranges, place[0], key=itemgetter(0)) - 1
-    return at >= 0 and place[1] <= ranges[at][1]
+    found: list[int] = []
+    ranges, start, end = iter(written), 0, 0
+    place = segment.place
+    for index in compress(count(), map(tokenizer.control_ids.__contains__, segment.ids)):
+        a, b = place(index)
+        if a < start:
+            ranges, end = iter(written), 0
+        while end <= a:
+            start, end = next(ranges, _NOWHERE)
+        if start <= a and b <= end:
+            found.append(index)
+    return found
 
 
 def _mend(
