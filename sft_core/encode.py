@@ -41,10 +41,12 @@ from sft_core.types import (
 
 ROWS_AT_ONCE: Final = 64
 MOST_AT_ONCE: Final = 512
+SOON: Final = 6 * ROWS_AT_ONCE
 CHARACTERS_AT_ONCE: Final = 500_000
 """How many rows ``encode_many`` hands to the backend's threads together: few at first, so that
-figures show soon, then more; and after so many characters it hands over what there is, because a
-tokenised text takes some hundred times its own memory."""
+figures show soon, and more from row ``SOON`` on, because threads wait for each other at the end of
+each chunk. After so many characters it hands over what there is: a tokenised text takes some
+hundred times its own memory."""
 CHUNKS_AHEAD: Final = 2
 """So many such chunks are tokenised while the caller works on an earlier one."""
 
@@ -116,7 +118,7 @@ def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
         if len(rows) >= most or characters >= CHARACTERS_AT_ONCE:
             yield _chunk(rows)
             rows, characters = [], 0
-            most = min(max(ROWS_AT_ONCE, number // 5), MOST_AT_ONCE)
+            most = ROWS_AT_ONCE if number < SOON else MOST_AT_ONCE
     if rows:
         yield _chunk(rows)
 

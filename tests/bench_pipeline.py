@@ -126,8 +126,8 @@ def tokenizers_alone(one: Case, peer: Any) -> list[Contender]:
         return float(len(one.texts))
 
     def bare() -> float:
-        for at in range(0, len(one.texts), 64):
-            texts = one.texts[at : at + 64]
+        for at in range(0, len(one.texts), 1000):
+            texts = one.texts[at : at + 1000]
             found = one.tokenizer.backend.encode_batch(texts, add_special_tokens=False)
             for encoding in found:
                 encoding.ids  # noqa: B018  (reading makes the list of ids)
