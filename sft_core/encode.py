@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Final
+from itertools import groupby, islice
+from typing import Final, NamedTuple
 
 from sft_core import sandbox, templates
+from sft_core.ahead import map_ahead
 from sft_core.config import MaskPolicy
-from sft_core.reasons import Stretch, stretches
+from sft_core.layout import Laid
+from sft_core.reasons import Stretch
 from sft_core.tokenizer import Tokenizer
-from sft_core.tokenizer.pieces import Cut, Pieces, Range, tokenize
+from sft_core.tokenizer.pieces import Cut, Pieces, Range, assembled, encoded, tokenize
 from sft_core.types import (
     Encoded,
     EncodeError,
@@ -31,15 +33,22 @@ from sft_core.types import (
     Message,
     NothingTrainedError,
     Reason,
-    Region,
     Rendered,
+    Run,
     Template,
     TemplateError,
-    Token,
 )
 
 ROWS_AT_ONCE: Final = 64
-"""How many rows ``encode_many`` hands to the backend's threads together."""
+MOST_AT_ONCE: Final = 512
+SOON: Final = 6 * ROWS_AT_ONCE
+CHARACTERS_AT_ONCE: Final = 500_000
+"""How many rows ``encode_many`` hands to the backend's threads together: few at first, so that
+figures show soon, and more from row ``SOON`` on, because threads wait for each other at the end of
+each chunk. After so many characters it hands over what there is: a tokenised text takes some
+hundred times its own memory."""
+CHUNKS_AHEAD: Final = 2
+"""So many such chunks are tokenised while the caller works on an earlier one."""
 
 _FIRST_AMONG: Final = (
     Reason.ANSWER,
@@ -59,10 +68,11 @@ def encode(
     no error here, since it must still be shown; ``require_trained`` makes it one. Raises
     EncodeError where the tokenizer cannot write the text.
     """
-    (result,) = tokenize(tokenizer, [_cut(rendered)])
+    row = Laid(rendered)
+    (result,) = tokenize(tokenizer, [_cut(row)])
     if isinstance(result, EncodeError):
         raise result
-    return _label(rendered, tokenizer, policy, max_length, result)
+    return _label(row, tokenizer, policy, max_length, result)
 
 
 def encode_many(
@@ -72,26 +82,59 @@ def encode_many(
     max_length: int | None = None,
 ) -> Iterator[Encoded | LabError]:
     """What ``encode`` gives for each row, in order, only faster. A row that cannot be encoded
-    gives its error and stops no other; errors among ``rendereds`` are passed on."""
-    rows = iter(rendereds)
-    while chunk := list(islice(rows, ROWS_AT_ONCE)):
-        cuts = [_cut(row) for row in chunk if isinstance(row, Rendered)]
-        results = iter(tokenize(tokenizer, cuts))
-        for row in chunk:
-            if not isinstance(row, Rendered):
-                yield row
-                continue
-            result = next(results)
-            if isinstance(result, EncodeError):
-                yield result
-            else:
+    gives its error and stops no other; errors among ``rendereds`` are passed on.
+
+    Rows are drawn some chunks ahead: while the caller works on one chunk, the backend's threads
+    tokenise the next.
+    """
+    for work, encodings in map_ahead(
+        lambda work: (work, encoded(tokenizer, work.cuts)), _chunks(rendereds), CHUNKS_AHEAD
+    ):
+        results = iter(assembled(tokenizer, work.cuts, encodings))
+        for row in work.rows:
+            result = next(results) if isinstance(row, Laid) else row
+            if isinstance(row, Laid) and isinstance(result, Pieces):
                 yield _label(row, tokenizer, policy, max_length, result)
+            elif isinstance(result, LabError):
+                yield result
+
+
+class _Chunk(NamedTuple):
+    """Rows, and the cuts of those that were rendered."""
+
+    rows: list[Laid | LabError]
+    cuts: list[Cut]
+
+
+def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
+    rows: list[Laid | LabError] = []
+    characters, most = 0, ROWS_AT_ONCE
+    for number, row in enumerate(rendereds, 1):
+        if isinstance(row, Rendered):
+            characters += len(row.text)
+            rows.append(Laid(row))
+        else:
+            rows.append(row)
+        if len(rows) >= most or characters >= CHARACTERS_AT_ONCE:
+            yield _chunk(rows)
+            rows, characters = [], 0
+            most = ROWS_AT_ONCE if number < SOON else MOST_AT_ONCE
+    if rows:
+        yield _chunk(rows)
+
+
+def _chunk(rows: list[Laid | LabError]) -> _Chunk:
+    return _Chunk(rows, [_cut(row) for row in rows if isinstance(row, Laid)])
+
+
+def _cut(row: Laid) -> Cut:
+    return Cut(row.rendered.text, row.cut_places(), row.written())
 
 
 def encode_prompt(rendered: Rendered, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids to send for a conversation that was rendered with ``add_generation_prompt``: those
     that stand before the next answer in training. Raises EncodeError."""
-    (result,) = tokenize(tokenizer, [_cut(rendered)])
+    (result,) = tokenize(tokenizer, [_cut(Laid(rendered))])
     if isinstance(result, EncodeError):
         raise result
     return tuple(result.ids)
@@ -102,7 +145,7 @@ def require_trained(encoded: Encoded, id: str) -> Encoded:
     trained, and says whether the length limit is to blame."""
     if encoded.trained:
         return encoded
-    if any(token.reason.trained for token in encoded.dropped):
+    if encoded.beyond[1]:
         raise NothingTrainedError(
             f"Row {id} has no trained token left: its answer begins behind the first "
             f"{len(encoded)} tokens, where it is cut off. Raise max_length, or drop the row."
@@ -124,66 +167,24 @@ def require_trained(encoded: Encoded, id: str) -> Encoded:
     )
 
 
-# -- where to cut ------------------------------------------------------------------------------
-
-
-def _cut(rendered: Rendered) -> Cut:
-    starts = {start for _, start in rendered.answer_starts()}
-    places = sorted(starts - {0, len(rendered.text)})
-    written = [span[:2] for span in rendered.spans if span.region is Region.CONTENT]
-    return Cut(rendered.text, tuple(places), _without(_joined(written), rendered.literals))
-
-
-def _joined(ranges: Iterable[Range]) -> list[Range]:
-    """The same characters, with ranges that touch made one."""
-    joined: list[Range] = []
-    for start, end in ranges:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        elif start < end:
-            joined.append((start, end))
-    return joined
-
-
-def _without(ranges: Sequence[Range], holes: Sequence[Range]) -> tuple[Range, ...]:
-    """``ranges`` less the characters of ``holes``."""
-    rest = list(ranges)
-    for start, end in holes:
-        parts = (
-            (a, b) for r in rest for a, b in ((r[0], min(r[1], start)), (max(r[0], end), r[1]))
-        )
-        rest = [(a, b) for a, b in dict.fromkeys(parts) if a < b]
-    return tuple(rest)
-
-
 # -- from characters to tokens ----------------------------------------------------------------
 
 
 def _label(
-    rendered: Rendered,
+    row: Laid,
     tokenizer: Tokenizer,
     policy: MaskPolicy,
     max_length: int | None,
     pieces: Pieces,
 ) -> Encoded:
-    reasons, owners = _spread(rendered.text, stretches(rendered, policy), pieces, tokenizer)
-    if reasons and reasons[0].trained:
-        reasons[0] = Reason.FIRST_TOKEN
-    kept = len(pieces.ids) if max_length is None else max_length
-    dropped = [
-        Token(id, start, end, reason, owner)
-        for id, (start, end), reason, owner in zip(
-            pieces.ids[kept:], pieces.offsets[kept:], reasons[kept:], owners[kept:], strict=True
-        )
-    ]
-    return Encoded(
-        ids=tuple(pieces.ids[:kept]),
-        offsets=tuple(pieces.offsets[:kept]),
-        reasons=tuple(reasons[:kept]),
-        owners=tuple(owners[:kept]),
-        dropped=tuple(dropped),
-        forged=_touching(pieces.forged, pieces.offsets[:kept]) if pieces.forged else (),
-    )
+    runs = _spread(row, policy, pieces, tokenizer)
+    if runs and runs[0].reason.trained:
+        first = runs[0]
+        runs[:1] = [first._replace(length=1, reason=Reason.FIRST_TOKEN)]
+        if first.length > 1:
+            runs.insert(1, first._replace(length=first.length - 1))
+    forged = _touching(pieces.forged, pieces.offsets[:max_length]) if pieces.forged else ()
+    return Encoded.of_runs(pieces.ids, runs, lambda: pieces.offsets, max_length, forged)
 
 
 def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, ...]:
@@ -194,34 +195,38 @@ def _touching(ranges: Sequence[Range], offsets: Sequence[Range]) -> tuple[int, .
     )
 
 
-def _spread(
+def _spread(row: Laid, policy: MaskPolicy, pieces: Pieces, tokenizer: Tokenizer) -> list[Run]:
+    """The tokens in runs of one reason and one owner, from those of the characters under them."""
+    plan, ends = row.ends(policy)
+    edges = pieces.before(ends)
+    if edges is not None:
+        return [
+            Run(after - before, reason, owner)
+            for before, after, (_, _, reason, owner) in zip([0, *edges], edges, plan, strict=False)
+            if after > before
+        ]
+    why = _spread_each(row.rendered.text, row.stretches(policy), pieces, tokenizer)
+    return [Run(len(list(same)), *key) for key, same in groupby(why)]
+
+
+def _spread_each(
     text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer
-) -> tuple[list[Reason], list[int]]:
-    """A reason and an owner for each token, from those of the characters under it."""
+) -> list[tuple[Reason, int]]:
+    """A reason and an owner for each token, where some token reaches across a border."""
     starts = [start for start, _ in pieces.offsets]
-    if tokenizer.backend.normalizer is not None and starts != sorted(starts):
-        return _spread_unordered(text, plan, pieces, tokenizer)
-    reasons: list[Reason] = []
-    owners: list[int] = []
+    if tokenizer.spelling.normalizes and starts != sorted(starts):
+        chosen = [_choose(text, plan, pieces, index, tokenizer) for index in range(len(starts))]
+        return [stretch[2:] for stretch in chosen]
+    why: list[tuple[Reason, int]] = []
     for number, stretch in enumerate(plan):
-        at = len(reasons)
+        at = len(why)
         to = bisect_left(starts, stretch.end, at) if number + 1 < len(plan) else len(starts)
-        reasons += [stretch.reason] * (to - at)
-        owners += [stretch.owner] * (to - at)
+        why += [stretch[2:]] * (to - at)
         index = to - 1
         while index >= 0 and pieces.offsets[index][1] > stretch.end:
-            chosen = _choose(text, plan, pieces, index, tokenizer)
-            reasons[index], owners[index] = chosen.reason, chosen.owner
+            why[index] = _choose(text, plan, pieces, index, tokenizer)[2:]
             index -= 1
-    return reasons, owners
-
-
-def _spread_unordered(
-    text: str, plan: Sequence[Stretch], pieces: Pieces, tokenizer: Tokenizer
-) -> tuple[list[Reason], list[int]]:
-    """The same where a normaliser moved characters, so that offsets go back and forth."""
-    chosen = [_choose(text, plan, pieces, index, tokenizer) for index in range(len(pieces.ids))]
-    return [stretch.reason for stretch in chosen], [stretch.owner for stretch in chosen]
+    return why
 
 
 def _choose(

@@ -69,8 +69,7 @@ class Row:
 
     @classmethod
     def of(cls, id: str, encoded: Encoded) -> Row:
-        ids, labels = array("i", encoded.ids), array("i", encoded.labels)
-        return cls(id, ids, labels, encoded.trained, len(encoded.dropped))
+        return cls(id, *encoded.arrays(), encoded.trained, encoded.beyond[0])
 
 
 @dataclass(frozen=True, slots=True)

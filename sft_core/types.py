@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-IGNORE_INDEX: Final = -100
-"""The label of a token that no loss is computed for (``ignore_index`` of torch's cross-entropy)."""
+from sft_core.tokens import IGNORE_INDEX as IGNORE_INDEX
+from sft_core.tokens import NO_MESSAGE as NO_MESSAGE
+from sft_core.tokens import Encoded as Encoded
+from sft_core.tokens import Reason as Reason
+from sft_core.tokens import Run as Run
+from sft_core.tokens import Token as Token
 
-NO_MESSAGE: Final = -1
-"""Stands in ``Encoded.owners`` for a token that belongs to no message."""
-
+# What tokens are stands in a room of its own, and is imported from here by all others.
 
 # -- errors -----------------------------------------------------------------------------------
 
@@ -257,114 +259,6 @@ class Rendered:
             if wanted and span.message is not None and self.roles[span.message] == "assistant":
                 starts.setdefault(span.message, span.start)
         return tuple(sorted(starts.items()))
-
-
-# -- tokens -----------------------------------------------------------------------------------
-
-
-class Reason(StrEnum):
-    """Why a token is trained, or why it is not. Labels follow from this and nothing else."""
-
-    ANSWER = "answer"
-    END_OF_TURN = "end_of_turn"
-    WHOLE_TEXT = "whole_text"  # not an answer, trained because the policy trains everything
-    PROMPT = "prompt"
-    MARKUP = "markup"
-    EARLIER_TURN = "earlier_turn"
-    EXCLUDED = "excluded"  # by a message's weight
-    END_NOT_TRAINED = "end_not_trained"  # an end of turn that the policy leaves out
-    UNTAGGED = "untagged"  # an answer that the author's generation tags leave out
-    PADDING = "padding"
-    FIRST_TOKEN = "first_token"
-
-    @property
-    def trained(self) -> bool:
-        return self in _TRAINED
-
-    @property
-    def sentence(self) -> str:
-        """The reason in words, for a person who looks at one token."""
-        return _SENTENCES[self]
-
-
-_TRAINED: Final = frozenset({Reason.ANSWER, Reason.END_OF_TURN, Reason.WHOLE_TEXT})
-_SENTENCES: Final[Mapping[Reason, str]] = {
-    Reason.ANSWER: "Trained: it is part of an answer that the model should learn to give.",
-    Reason.END_OF_TURN: "Trained: it ends the answer, so this is how the model learns to stop.",
-    Reason.WHOLE_TEXT: "Trained only because the policy trains everything.",
-    Reason.PROMPT: "Masked: somebody else says it; the model reads it but is not graded on it.",
-    Reason.MARKUP: "Masked: the template prints it, and so it will be there at generation too.",
-    Reason.EARLIER_TURN: "Masked: it is an earlier answer, and the policy trains the last one.",
-    Reason.EXCLUDED: "Masked: this message has weight 0 in the data.",
-    Reason.END_NOT_TRAINED: "Masked: the policy leaves ends of turn out, so the model will not "
-    "learn to stop here.",
-    Reason.UNTAGGED: "Masked: the policy trains what the template's generation tags enclose, and "
-    "they leave this out.",
-    Reason.PADDING: "Masked: it only fills the batch up.",
-    Reason.FIRST_TOKEN: "Masked: nothing stands before it, so nothing can predict it.",
-}
-
-
-class Token(NamedTuple):
-    """One token: id, the characters ``text[start:end]`` that it stands for, why, and whose."""
-
-    id: int
-    start: int
-    end: int
-    reason: Reason
-    owner: int
-
-    @property
-    def label(self) -> int:
-        return self.id if self.reason.trained else IGNORE_INDEX
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An example as tokens. ``ids``, ``offsets``, ``reasons`` and ``owners`` run in parallel.
-
-    ``offsets[i]`` is the half-open range of characters of the rendered text; ``owners[i]`` the
-    message index or ``NO_MESSAGE``. ``dropped`` are the tokens beyond the length limit, which
-    no model sees. ``forged`` are positions in ``ids`` whose text spells a special token inside
-    a message's content and was therefore encoded as plain text.
-    """
-
-    ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-    reasons: tuple[Reason, ...]
-    owners: tuple[int, ...]
-    dropped: tuple[Token, ...] = ()
-    forged: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not len(self.ids) == len(self.offsets) == len(self.reasons) == len(self.owners):
-            raise ValueError("ids, offsets, reasons and owners must have the same length")
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """Ids where trained, ``IGNORE_INDEX`` elsewhere, each at the index of its own token."""
-        return tuple(
-            id if reason.trained else IGNORE_INDEX
-            for id, reason in zip(self.ids, self.reasons, strict=True)
-        )
-
-    @property
-    def trained(self) -> int:
-        """How many tokens are trained."""
-        return sum(reason.trained for reason in self.reasons)
-
-    @property
-    def tokens(self) -> tuple[Token, ...]:
-        """The kept tokens, one value each."""
-        return tuple(
-            Token(id, start, end, reason, owner)
-            for id, (start, end), reason, owner in zip(
-                self.ids, self.offsets, self.reasons, self.owners, strict=True
-            )
-        )
 
 
 # -- findings ---------------------------------------------------------------------------------

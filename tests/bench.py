@@ -1,41 +1,37 @@
 """``make bench``: what the lab does a second, beside peers that run interleaved with it.
 
 Four tables: tokens a second in training against transformers' Trainer on the same rows and
-weights; rows a second from messages to labels against the tokenizer alone and against
-transformers' own ``apply_chat_template``; how long the built-in lesson takes from a configuration
-to its exact match; and how many masks are right over all templates of three packages
-(``bench_templates``, which fetches them). Figures are medians with the spread of the runs.
+weights; rows a second from messages to labels (``bench_pipeline``) against the tokenizer alone
+and against TRL; how long the built-in lesson takes from a configuration to its exact match; and how
+many masks are right over all templates of three packages (``bench_templates``, which fetches
+them). Figures are medians with the spread of the runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from sft_core import data
-from sft_core.config import DataConfig, LabConfig, MaskPolicy, TrainConfig
-from sft_core.encode import encode_many
+from sft_core.config import DataConfig, LabConfig, TrainConfig
 from sft_core.events import RunFinished, ScoreLogged
 from sft_core.learner import Learner
 from sft_core.models import Opened, open_model
 from sft_core.prepare import prepare
-from sft_core.sandbox import render_many
-from sft_core.templates import find_preset
-from sft_core.tokenizer import Tokenizer, load_tokenizer
+from sft_core.tokenizer import Tokenizer
 from sft_core.train import train
-from sft_core.types import IGNORE_INDEX, Example, Message, Template
+from sft_core.types import IGNORE_INDEX
 from tests import bench_templates, bench_tokenizers
+from tests.bench_pipeline import bench_pipeline
+from tests.bench_race import Contender, race
 
 TABLES = ("pipeline", "training", "lesson", "templates", "tokenizers")
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,32 +39,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def never() -> bool:
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """Something to be timed: ``run`` does the work and says how many units it did."""
-
-    name: str
-    run: Callable[[], float]
-
-
-def race(title: str, unit: str, contenders: Sequence[Contender], rounds: int) -> None:
-    """Times contenders in turn, so that a drifting machine treats all alike; the first one is
-    what the others are compared with."""
-    rates: dict[str, list[float]] = {it.name: [] for it in contenders}
-    for _ in range(rounds):
-        for contender in contenders:
-            started = time.perf_counter()
-            done = contender.run()
-            rates[contender.name].append(done / (time.perf_counter() - started))
-    print(f"\n{title} ({unit}, median of {rounds} interleaved runs)")
-    print(f"{'':44s}{'median':>12s}{'least':>12s}{'most':>12s}{'ratio':>8s}")
-    first = statistics.median(rates[contenders[0].name])
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        row = "".join(f"{value:12,.0f}" for value in (middle, min(found), max(found)))
-        print(f"{name:44s}{row}{middle / first:8.2f}")
 
 
 # -- training ---------------------------------------------------------------------------------
@@ -191,59 +161,6 @@ def bench_training(source: str | None, steps: int, rounds: int) -> None:
         race(f"Training {title}", "tokens/s", contenders, rounds)
 
 
-# -- from messages to labels ------------------------------------------------------------------
-
-
-def many_rows(count: int) -> list[Example]:
-    """Different rows, so that no cache of whole texts helps anybody."""
-    own = data.load(DataConfig(str(ROOT / "examples/short_answers/rows.jsonl"))).examples
-    return [
-        Example(
-            f"{at}",
-            tuple(
-                Message(message.role, f"{message.text} ({at})")
-                for message in own[at % len(own)].messages
-            ),
-        )
-        for at in range(count)
-    ]
-
-
-def bench_pipeline(rounds: int, count: int = 2000) -> None:
-    tokenizer = load_tokenizer("smollm2-135m-instruct")
-    template = Template("chatml", find_preset("chatml").source)
-    rows = many_rows(count)
-    special = tokenizer.special_tokens
-    texts = [
-        it.text for it in render_many(template, rows, special) if not isinstance(it, Exception)
-    ]
-    turns = [[{"role": m.role, "content": m.text} for m in row.messages] for row in rows]
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
-        peer = AutoTokenizer.from_pretrained(folder)
-
-    def alone() -> float:
-        for at in range(0, count, 64):
-            tokenizer.backend.encode_batch(texts[at : at + 64], add_special_tokens=False)
-        return count
-
-    def lab() -> float:
-        found = encode_many(render_many(template, rows, special), tokenizer, MaskPolicy())
-        return float(sum(1 for _ in found))
-
-    def theirs() -> float:
-        for conversation in turns:
-            peer.apply_chat_template(conversation, chat_template=template.source)
-        return count
-
-    contenders = [
-        Contender("the tokenizer alone, in batches", alone),
-        Contender("the lab: render, encode, label", lab),
-        Contender("apply_chat_template, ids only, no labels", theirs),
-    ]
-    race("From messages to labels", "rows/s", contenders, rounds)
-
-
 # -- the lesson -------------------------------------------------------------------------------
 
 
@@ -264,7 +181,13 @@ def bench_lesson() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", help="a data file to train on instead of the example's rows")
+    parser.add_argument(
+        "--rows",
+        action="append",
+        help="a data file instead of the example's rows; may be given several times for the "
+        "pipeline, training takes the first",
+    )
+    parser.add_argument("--count", type=int, default=4000, help="rows to tile a file to")
     parser.add_argument("--steps", type=int, default=6, help="optimiser steps a training run")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs")
     parser.add_argument(
@@ -275,9 +198,10 @@ def main() -> None:
     cores = torch.get_num_threads()
     print(f"torch {torch.__version__}, {cores} threads, CUDA {torch.cuda.is_available()}")
     if chosen.only in (None, "pipeline"):
-        bench_pipeline(chosen.rounds)
+        files = chosen.rows or [str(ROOT / "examples/short_answers/rows.jsonl")]
+        bench_pipeline(files, chosen.rounds, chosen.count)
     if chosen.only in (None, "training"):
-        bench_training(chosen.rows, chosen.steps, chosen.rounds)
+        bench_training(chosen.rows and chosen.rows[0], chosen.steps, chosen.rounds)
     if chosen.only in (None, "lesson"):
         bench_lesson()
     if chosen.only == "tokenizers" and not bench_tokenizers.bench():

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("types", "config", "settings", "events"),
+    ("tokens", "types", "config", "settings", "events"),
     (
+        "ahead",
         "catalogue",
         "tasks",
         "formats",
@@ -25,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "templates",
         "sandbox",
         "reasons",
+        "layout",
         "encode",
         "rivals",
         "doctor",

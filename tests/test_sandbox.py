@@ -9,17 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
 from sft_core import sandbox, templates
+from sft_core.provenance import Segment, Skeleton
 from sft_core.sandbox import child, pool, wire
 from sft_core.sandbox import line as sandbox_line
 from sft_core.sandbox.line import Line
 from sft_core.templates import PRESETS
 from sft_core.types import (
     Example,
+    Region,
     Rendered,
     Template,
     TemplateError,
@@ -221,6 +224,32 @@ def test_many_rows_keep_their_order_and_one_bad_row_stops_nobody() -> None:
     assert list(sandbox.render_many(picky, [], TOKENS)) == []
 
 
+def test_rows_that_fit_a_skeleton_are_put_together_here_as_they_were_there() -> None:
+    template = Template("mine", PRESETS["chatml"].source + "{#- mine #}")
+    texts = ("", "a", " b ", "é\u2028\ud800\x00😀", "<|im_end|>", "c\n" * 50)
+    rows = [
+        Example(f"{a}{b}", (user(texts[a % 6]), assistant(texts[b % 6]), *more))
+        for more in ((), (user("More"), assistant(texts[2])))
+        for a in range(6)
+        for b in range(6)
+    ]
+    expected = [templates.render(template, row, TOKENS) for row in rows]
+    for _ in range(2):
+        assert list(sandbox.render_many(template, rows, TOKENS)) == expected
+    [one] = [it for it in pool._pool()._warm if it._skeletons]
+    assert len(one._skeletons) < len(rows) / 2
+
+
+def test_a_child_tells_of_so_many_skeletons_and_then_sends_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child, "_SKELETONS", 2)
+    told = child._Told()
+    many = [Skeleton((Segment(str(n), None, "", Region.CONTENT, 0),), ()) for n in range(4)]
+    assert [told.number(one) for one in many * 2] == [0, 1, None, None] * 2
+    assert told.new == many[:2]
+
+
 @pytest.fixture
 def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.6)
@@ -326,11 +355,22 @@ def test_a_forked_process_has_children_of_its_own() -> None:
     assert len(mine | theirs) == 2 * pool.CHILDREN
 
 
+class Kind(StrEnum):
+    USER = "user"
+
+
+class Whole(int):
+    """An int that is not quite one."""
+
+
 def test_what_travels_is_whole_or_refused() -> None:
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as out, open(writing, "wb", buffering=0) as into:  # noqa: PTH123
         wire.send(into, {"a": ["é", None]})
         assert wire.receive(out) == {"a": ["é", None]}
+        for value in ({"a": ["é\ud800", None, 1.5, True]}, {"role": Kind.USER, "n": Whole(3)}):
+            wire.ask(into, value)
+            assert wire.asked(out) == value
         into.write((wire.LONGEST + 1).to_bytes(8, "big"))
         with pytest.raises(ValueError, match="too long"):
             wire.receive(out)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
-from itertools import accumulate, compress, count, tee
-from typing import Final, TypeVar
+from itertools import accumulate, count, tee
+from typing import TypeVar
 
 from sft_core import sandbox
 from sft_core.audit.figures import (
@@ -24,10 +24,9 @@ from sft_core.audit.repeats import Found, Repeats
 from sft_core.config import MaskPolicy
 from sft_core.encode import encode_many
 from sft_core.tokenizer import Tokenizer
-from sft_core.types import Encoded, Example, LabError, Reason, Template
+from sft_core.types import Encoded, Example, LabError, Template
 
 T = TypeVar("T")
-_TRAINED: Final = frozenset(reason for reason in Reason if reason.trained)
 
 
 def audit(
@@ -122,12 +121,14 @@ class Tally:
         return row
 
     def _row(self, id: str, result: Encoded, found: Found) -> Row:
-        reasons = (*result.reasons, *(token.reason for token in result.dropped))
-        kept, whole = len(result), len(reasons)
-        trained = list(compress(range(whole), map(_TRAINED.__contains__, reasons)))
-        self.places.update(trained)
-        lost = sum(place >= kept for place in trained)
-        figures = (whole, kept, len(trained) - lost, lost, len(result.forged))
+        at = 0
+        for length, reason, _ in result.runs:
+            if reason.trained:
+                self.places.update(range(at, at + length))
+            at += length
+        dropped, lost = result.beyond
+        kept = len(result)
+        figures = (kept + dropped, kept, result.trained, lost, len(result.forged))
         return Row(id, *figures, **found._asdict())
 
     def _count(self, row: Row) -> None:

@@ -7,6 +7,7 @@
 - ``turns``, ``regions``: from tags to header, content, end of turn, separator
 - ``prefixes``: how answers are found where a template cannot be followed
 - ``skeleton``: what a template prints around the messages, so that not every row is traced
+- ``keys``: which keys of its messages a template can read
 - ``rendering``: all of these in their order, for one conversation
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from sft_core.provenance.dialect import has_generation_tags
 from sft_core.provenance.rendering import Conversation, Outcome, render_conversation
+from sft_core.provenance.skeleton import Segment, Skeleton
 from sft_core.provenance.sources import ASSISTANT
 from sft_core.provenance.trace import literals
 from sft_core.provenance.turns import special_pattern
@@ -22,6 +24,8 @@ __all__ = [
     "ASSISTANT",
     "Conversation",
     "Outcome",
+    "Segment",
+    "Skeleton",
     "has_generation_tags",
     "literals",
     "render_conversation",

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ MAX_OUTPUT: Final = 2_000_000
 """Characters that one conversation may render to."""
 _LONGEST_MESSAGE: Final = 300
 """Characters of an error that a template may have chosen itself."""
+_PIECES_AT_ONCE: Final = 256
+
 
 Variables = Mapping[str, Any]
 
@@ -105,8 +108,21 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandboxed environment, which looks into plain dictionaries first. What is found there
+    is what it would find: an attribute comes before a key, and a dictionary's are all methods."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in _OF_EVERY_DICT:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_OF_EVERY_DICT: Final = frozenset(dir(dict))
+
+
 def environment(
-    kind: type[ImmutableSandboxedEnvironment] = ImmutableSandboxedEnvironment,
+    kind: type[ImmutableSandboxedEnvironment] = _Environment,
     tag: type[GenerationTag] = GenerationTag,
 ) -> ImmutableSandboxedEnvironment:
     """A fresh environment with the filters, globals and tags that chat templates rely on."""
@@ -138,7 +154,9 @@ def _compiled(source: str, tag: type[GenerationTag] = GenerationTag) -> jinja2.T
 def run(template: jinja2.Template, variables: Variables) -> Iterator[str]:
     """The pieces that a template yields. Its globals are merged here because Jinja would copy
     them through a chain of maps, which takes longer than a short template."""
-    context = template.new_context({**_globals(template), **variables}, shared=True)
+    environment = template.environment
+    merged = {**_globals(template), **variables}
+    context = environment.context_class(environment, merged, template.name, template.blocks)
     return template.root_render_func(context)
 
 
@@ -199,16 +217,16 @@ def render(source: str, variables: Variables, tag: type[GenerationTag] = Generat
 
 def collect(pieces: Iterable[str], join: Callable[[Iterable[str]], str] = "".join) -> str:
     """The pieces as one text. Raises TemplateLimitError as soon as they grow too long."""
-    kept, length = [], 0
-    for piece in pieces:
-        kept.append(piece)
-        length += len(piece)
+    source, kept, length = iter(pieces), [], 0
+    while some := list(islice(source, _PIECES_AT_ONCE)):
+        kept.append(join(some))
+        length += len(kept[-1])
         if length > MAX_OUTPUT:
             raise TemplateLimitError(
                 f"The template prints more than {MAX_OUTPUT:,} characters for one conversation. "
                 "Look for a loop that repeats text."
             )
-    return join(kept)
+    return kept[0] if len(kept) == 1 else join(kept)
 
 
 # -- errors in words ------------------------------------------------------------------------------

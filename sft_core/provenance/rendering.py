@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
 from sft_core.provenance import dialect, enclosed, prefixes, regions, skeleton
+from sft_core.provenance.keys import keys_read
 from sft_core.provenance.regions import Painted
 from sft_core.provenance.sources import ASSISTANT, content_tag
 from sft_core.provenance.tagged import Tagged, UntraceableError
@@ -44,13 +45,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A rendered text and its regions; the fields are those of ``types.Rendered``."""
+    """A rendered text and its regions; the fields are those of ``types.Rendered``. ``skeleton``
+    is the one that fits the messages as they were given, where they were recognised by one."""
 
     text: str
     spans: tuple[Span, ...]
     method: str
     literals: tuple[tuple[int, int], ...] = ()
     tagged: tuple[tuple[int, int], ...] | None = None
+    skeleton: skeleton.Skeleton | None = field(default=None, compare=False)
 
 
 def render_conversation(
@@ -147,6 +150,7 @@ class _Job:
         self.messages = messages
         self.generation_prompt = generation_prompt
         self._source = source
+        self._given = given.messages
         self._tokens = special_tokens
         self._prompts: dict[int, str | None] = {}
         self._variables: Plain = {
@@ -162,13 +166,16 @@ class _Job:
         """The result, and whether every answer that says something is known to be in it."""
         text = dialect.render(self._source, self._all(self.messages, self.generation_prompt))
         kind = self._kind()
-        for known in _SKELETONS.recall(kind):
+        for known in _SKELETONS.recall(kind) if not self._calls_only() else ():
             fitting = known.fit(text, self.messages, self._prompt)
             if fitting is not None:
                 tagged = self._written_tags(text)
                 if self._has_tags and tagged is None:
                     break
-                return _outcome(text, fitting._replace(tagged=tagged), "provenance"), True
+                fitted = _outcome(text, fitting._replace(tagged=tagged), "provenance")
+                # What tags enclose is this row's own, so that the skeleton does not say it all.
+                told = self.messages is self._given and tagged is None
+                return replace(fitted, skeleton=known if told else None), True
         traced, tagged = self._traced(text)
         if traced is None:
             return _outcome(text, prefixes.painted(text, self), "prefix"), False
@@ -250,11 +257,28 @@ class _Job:
 
     def _complete(self, traced: Tagged) -> bool:
         shown = set(traced._tags)
-        says = [index for index, message in enumerate(self.messages) if _says_something(message)]
+        says = [index for index, message in enumerate(self.messages) if self._says(message)]
         missing = [index for index in says if content_tag(index) not in shown]
         return (missing != says or not says) and all(
             self.messages[index]["role"] != ASSISTANT for index in missing
         )
+
+    def _says(self, message: Plain) -> bool:
+        """Whether there is something in a message that the template could print as its content."""
+        if _joined(message["content"] or ""):
+            return True
+        return bool(message.get("tool_calls")) and self._may_read("tool_calls")
+
+    def _calls_only(self) -> bool:
+        """Whether some message says nothing but a call, which no skeleton has a hole for."""
+        return any(
+            "tool_calls" in message and not message["content"] and self._says(message)
+            for message in self.messages
+        )
+
+    def _may_read(self, key: str) -> bool:
+        keys = keys_read(self._source)
+        return keys is None or key in keys
 
     # -- what it takes to find the answers --------------------------------------------------------
 
@@ -305,8 +329,3 @@ class _Job:
 
 def _outcome(text: str, found: Painted, method: str) -> Outcome:
     return Outcome(text, found.spans, method, found.literals, found.tagged)
-
-
-def _says_something(message: Plain) -> bool:
-    content = message["content"]
-    return bool(_joined(content or "") or message.get("tool_calls"))

@@ -10,6 +10,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from sft_core.provenance.regions import Painted, merged
@@ -35,7 +38,8 @@ class Segment(NamedTuple):
     owner: int | None
 
 
-class Skeleton(NamedTuple):
+@dataclass(frozen=True)
+class Skeleton:
     """``answers`` are (message, segment): with which segment the answer of a message begins."""
 
     segments: tuple[Segment, ...]
@@ -44,21 +48,34 @@ class Skeleton(NamedTuple):
     def fit(self, text: str, messages: Messages, prompt: Prompt) -> Painted | None:
         """The regions of ``text`` if it is this skeleton filled with ``messages``, else None.
         ``prompt(i)`` is the generation prompt of message i."""
-        holes = {segment.hole for segment in self.segments}
-        if any(message["content"] and at not in holes for at, message in enumerate(messages)):
-            return None
-        pieces = [
-            segment.literal if segment.hole is None else messages[segment.hole][segment.field]
-            for segment in self.segments
-        ]
+        for at, message in enumerate(messages):
+            if message["content"] and at not in self._holes:
+                return None
+        pieces = self._pieces(messages)
         if "".join(pieces) != text:
             return None
-        edges = [0]
-        for piece in pieces:
-            edges.append(edges[-1] + len(piece))
-        if any(prompt(message) != text[: edges[at]] for message, at in self.answers):
-            return None
-        return self._painted(edges)
+        edges = _edges(pieces)
+        for at, segment in self.answers:
+            said = prompt(at)
+            if said is None or len(said) != edges[segment] or not text.startswith(said):
+                return None
+        return self._filled(edges) if all(pieces) else self._painted(edges)
+
+    def filled(self, messages: Messages) -> tuple[str, Painted]:
+        """The text that ``messages`` make, and its regions: for a row that is known to fit."""
+        pieces = self._pieces(messages)
+        edges = _edges(pieces)
+        return "".join(pieces), self._filled(edges) if all(pieces) else self._painted(edges)
+
+    def _pieces(self, messages: Messages) -> list[str]:
+        return [
+            literal if hole is None else messages[hole][field]
+            for literal, hole, field, _, _ in self.segments
+        ]
+
+    @cached_property
+    def _holes(self) -> frozenset[int | None]:
+        return frozenset(segment.hole for segment in self.segments)
 
     def _painted(self, edges: Sequence[int]) -> Painted:
         spans, literals = [], []
@@ -68,6 +85,22 @@ class Skeleton(NamedTuple):
                 if segment.hole is None and segment.region is Region.CONTENT:
                     literals.append((start, end))
         return Painted(merged(spans), tuple(literals))
+
+    @cached_property
+    def _in_segments(self) -> Painted:
+        """What is painted where no hole is empty, counted in segments."""
+        return self._painted(range(len(self.segments) + 1))
+
+    def _filled(self, edges: Sequence[int]) -> Painted:
+        spans, literals, _ = self._in_segments
+        return Painted(
+            tuple([Span(edges[a], edges[b], region, owner) for a, b, region, owner in spans]),
+            tuple([(edges[a], edges[b]) for a, b in literals]),
+        )
+
+
+def _edges(pieces: Sequence[str]) -> list[int]:
+    return [0, *accumulate(map(len, pieces))]
 
 
 def learn(

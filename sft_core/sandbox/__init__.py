@@ -3,19 +3,19 @@
 Jinja's own sandbox keeps a template from reaching Python, but not from taking all memory or all
 time, and constant folding makes even compiling it dangerous. So a few child processes, kept warm,
 do it under a limit of memory, with a clock that kills (``pool``, ``line``, ``child``). What travels
-is JSON (``wire``). Templates that the lab ships itself render in this process.
+is plain values (``wire``). Templates that the lab ships itself render in this process.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from sft_core import templates
-from sft_core.provenance import Outcome
+from sft_core.ahead import map_ahead
+from sft_core.provenance import Conversation, Outcome, Skeleton
 from sft_core.sandbox import pool
 from sft_core.sandbox.pool import close, warm_up
 from sft_core.templates import PRESETS_SOURCES
@@ -75,11 +75,8 @@ def render_many(
     if template.source in PRESETS_SOURCES:
         yield from map(todo.here, rows)
         return
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        coming = ahead.submit(todo.there, list(itertools.islice(rows, _CHUNK)))
-        while results := coming.result():
-            coming = ahead.submit(todo.there, list(itertools.islice(rows, _CHUNK)))
-            yield from results
+    chunks = iter(lambda: list(itertools.islice(rows, _CHUNK)), [])
+    yield from itertools.chain.from_iterable(map_ahead(todo.there, chunks, 1))
 
 
 class _Rows:
@@ -109,8 +106,6 @@ class _Rows:
     def there(self, rows: Sequence[Example]) -> list[Rendered | TemplateError]:
         """A chunk in a child. Rows that exceed the limits are looked for one by one; a template
         that exceeds them again and again is given up."""
-        if not rows:
-            return []
         if self._verdict is None:
             with suppress(TemplateLimitError):
                 return self.ask(rows)
@@ -130,17 +125,23 @@ class _Rows:
 
     def ask(self, rows: Sequence[Example]) -> list[Rendered | TemplateError]:
         """One request. Raises TemplateLimitError where the child had to be killed."""
+        conversations = [templates.conversation(row) for row in rows]
         request = {
             "source": self._template.source,
             "special_tokens": self._tokens,
             "generation_prompt": self._generation_prompt,
-            "conversations": [templates.conversation(row).to_dict() for row in rows],
+            "conversations": [conversation.to_dict() for conversation in conversations],
         }
         answers = pool.ask(request, SECONDS + _SECONDS_A_ROW * (len(rows) - 1))
-        return [_result(answer, row) for answer, row in zip(answers, rows, strict=True)]
+        return list(map(_result, answers, conversations, rows))
 
 
-def _result(answer: Mapping[str, Any], row: Example) -> Rendered | TemplateError:
+def _result(
+    answer: pool.Answer, conversation: Conversation, row: Example
+) -> Rendered | TemplateError:
+    if isinstance(answer, Skeleton):
+        text, found = answer.filled(conversation.messages)
+        return templates.rendered(Outcome(text, found.spans, "provenance", found.literals), row)
     if "error" in answer:
         kind = TemplateLimitError if answer["limit"] else TemplateError
         return kind(answer["error"], answer["line"], answer["column"])

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from sft_core import provenance
-from sft_core.provenance import Conversation, dialect
+from sft_core.provenance import Conversation, Skeleton, dialect
 from sft_core.sandbox import wire
 from sft_core.types import TemplateError, TemplateLimitError
 
 MEMORY: Final = 256 * 2**20
 """Bytes of address space that rendering may take beyond what the child has at its start."""
+_SKELETONS: Final = 4096
 _GRACE: Final = 5.0  # seconds after which a child whose parent is gone ends by itself
 
 
@@ -32,27 +33,51 @@ def serve() -> None:
     os.dup2(nowhere, 1)
     enough = _limit_memory()
     wire.send(replies, "ready")
+    told = _Told()
     while True:
         try:
-            request = wire.receive(requests)
+            request = wire.asked(requests)
         except EOFError:
             return
         _end_after(request["seconds"] + _GRACE)
-        reply = _reply(request)
+        reply = _reply(request, told)
         # What is left over from one visitor's template must not cost the next one's.
         reply["spent"] = "bug" in reply or _address_space() > enough
         wire.send(replies, reply)
         _end_after(0)
 
 
-def _reply(request: Mapping[str, Any]) -> dict[str, Any]:
+class _Told:
+    """The skeletons that the lab was told of, by the numbers that it knows them by. A row that
+    fits one travels back as its number: the lab has the messages, and fills them in itself."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._kept: list[Skeleton] = []
+        self.new: list[Skeleton] = []
+
+    def number(self, skeleton: Skeleton) -> int | None:
+        """None where there are too many already."""
+        found = self._numbers.get(id(skeleton))
+        if found is None and len(self._kept) < _SKELETONS:
+            found = self._numbers[id(skeleton)] = len(self._kept)
+            self._kept.append(skeleton)  # so that its id stays its own
+            self.new.append(skeleton)
+        return found
+
+
+def _reply(request: Mapping[str, Any], told: _Told) -> dict[str, Any]:
     try:
-        return {"answers": [_answer(request, row) for row in request["conversations"]]}
+        told.new = []
+        answers = [_answer(request, row, told) for row in request["conversations"]]
+        return {"answers": answers, "skeletons": [new.segments for new in told.new]}
     except Exception:  # noqa: BLE001  (goes to the parent, which logs it whole)
         return {"bug": traceback.format_exc()}
 
 
-def _answer(request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(
+    request: Mapping[str, Any], row: Mapping[str, Any], told: _Told
+) -> dict[str, Any] | int:
     try:
         outcome = provenance.render_conversation(
             request["source"],
@@ -64,6 +89,10 @@ def _answer(request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any
         return _refusal(error)
     except (MemoryError, RecursionError) as error:  # while its text was taken apart
         return _refusal(dialect.explained(error, None))
+    if outcome.skeleton is not None:
+        number = told.number(outcome.skeleton)
+        if number is not None:
+            return number
     return {
         "text": outcome.text,
         "spans": outcome.spans,

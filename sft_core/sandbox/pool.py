@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
+from sft_core.provenance import Segment, Skeleton
 from sft_core.sandbox import wire
 from sft_core.sandbox.line import Line
-from sft_core.types import BusyError, TemplateError, TemplateLimitError
+from sft_core.types import BusyError, Region, TemplateError, TemplateLimitError
 
 CHILDREN: Final = 3
 _START_SECONDS: Final = 30.0
@@ -46,7 +47,11 @@ _FAILED: Final = (
 _BUSY: Final = "Other templates keep the sandbox busy. Wait a moment and try again."
 
 
-def ask(request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+Answer = dict[str, Any] | Skeleton
+"""What a child says of a conversation, or the skeleton that it fits."""
+
+
+def ask(request: Mapping[str, Any], seconds: float) -> list[Answer]:
     """The answers to a request, one for each of its conversations. Raises TemplateLimitError
     where it takes longer than ``seconds`` or brings its process down."""
     return _pool().ask(request, seconds)
@@ -76,6 +81,7 @@ class _Child:
         self._input = cast(wire.Raw, self._process.stdin)
         self._output = cast(wire.Raw, self._process.stdout)
         self._ready = False
+        self._skeletons: list[Skeleton] = []
         self.spent = False
 
     def get_ready(self) -> None:
@@ -84,14 +90,16 @@ class _Child:
             self._timed(None, _START_SECONDS)
             self._ready = True
 
-    def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    def ask(self, request: Mapping[str, Any], seconds: float) -> list[Answer]:
         """Raises _LateError after ``seconds``, _GoneError where the child is no more."""
         reply = self._timed({**request, "seconds": seconds}, seconds)
         self.spent = bool(reply["spent"])
         if "bug" in reply:
             _LOG.error("The sandbox failed:\n%s", reply["bug"])
             raise TemplateError(_FAILED)
-        return cast(list[dict[str, Any]], reply["answers"])
+        self._skeletons += map(_skeleton, reply["skeletons"])
+        known = self._skeletons
+        return [known[answer] if type(answer) is int else answer for answer in reply["answers"]]
 
     def _timed(self, request: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
         late = threading.Event()
@@ -105,7 +113,7 @@ class _Child:
         clock.start()
         try:
             if request is not None:
-                wire.send(self._input, request)
+                wire.ask(self._input, request)
             return cast(dict[str, Any], wire.receive(self._output))
         except (EOFError, OSError, ValueError):
             self.spent = True
@@ -134,6 +142,14 @@ class _Child:
                 pipe.close()
 
 
+def _skeleton(segments: Sequence[Sequence[Any]]) -> Skeleton:
+    found = (
+        Segment(literal, hole, field, Region(region), owner)
+        for literal, hole, field, region, owner in segments
+    )
+    return Skeleton(tuple(found), ())
+
+
 class _Pool:
     """A few children. One that was killed is replaced at once; callers beyond their number wait."""
 
@@ -143,14 +159,14 @@ class _Pool:
         self._closed = False
         self._warm = [_Child() for _ in range(CHILDREN)]
 
-    def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    def ask(self, request: Mapping[str, Any], seconds: float) -> list[Answer]:
         try:
             with self._line.place(request["source"], _WAIT_SECONDS):
                 return self._ask_twice(request, seconds)
         except TimeoutError:
             raise BusyError(_BUSY) from None
 
-    def _ask_twice(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
+    def _ask_twice(self, request: Mapping[str, Any], seconds: float) -> list[Answer]:
         """A child may die by chance; a template that ends two of them, or one late, is to blame.
         Both together get no more time than one."""
         left = seconds

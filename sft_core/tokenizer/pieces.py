@@ -15,12 +15,12 @@ tokenised apart; then no token reaches across, and both see the same ids. Three 
 
 from __future__ import annotations
 
+import sys
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import chain, pairwise
-from operator import itemgetter
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain, compress, count, pairwise
+from typing import Final, NamedTuple
 
 import tokenizers
 
@@ -28,6 +28,7 @@ from sft_core.tokenizer.core import Prefix, Tokenizer
 from sft_core.types import EncodeError
 
 Range = tuple[int, int]
+_NOWHERE: Final[Range] = (sys.maxsize, sys.maxsize)
 
 
 class Cut(NamedTuple):
@@ -39,49 +40,118 @@ class Cut(NamedTuple):
     written: tuple[Range, ...] = ()
 
 
-class Pieces(NamedTuple):
-    """Ids with the characters that each stands for, and the ranges of forged special tokens."""
-
-    ids: list[int]
-    offsets: list[Range]
-    forged: list[Range]
-
-
 class _Segment(NamedTuple):
-    """What stands between two cuts, as the backend tokenises it; offsets are of the text."""
+    """What stands between two cuts, as the backend tokenises it. ``offsets`` are of the text;
+    where they are None they are those of ``encoding``, counted from ``start``."""
 
     start: int
     end: int
     ids: list[int]
-    offsets: list[Range]
+    offsets: list[Range] | None
+    encoding: tokenizers.Encoding
+
+    def places(self) -> list[Range]:
+        """The characters of the text that each token stands for."""
+        if self.offsets is not None:
+            return self.offsets
+        found: list[Range] = self.encoding.offsets
+        start = self.start
+        return [(a + start, b + start) for a, b in found] if start else found
+
+    def place(self, index: int) -> Range:
+        """The same for one token, without making a list of all."""
+        found = None if self.offsets is not None else self.encoding.token_to_chars(index)
+        if found is None:
+            return self.places()[index]
+        return found[0] + self.start, found[1] + self.start
+
+
+class Pieces:
+    """The ids of a text, and ``forged``, the ranges of its forged special tokens. ``offsets`` are
+    the characters that each id stands for, worked out when they are asked for."""
+
+    def __init__(self, segments: Sequence[_Segment], forged: list[Range]) -> None:
+        self._segments = segments
+        self.forged = forged
+        self.ids: list[int] = []
+        for segment in segments:
+            self.ids += segment.ids
+
+    @cached_property
+    def offsets(self) -> list[Range]:
+        return list(chain.from_iterable(segment.places() for segment in self._segments))
+
+    def before(self, places: Iterable[int]) -> list[int] | None:
+        """How many tokens stand before each of ``places``, which ascend and are not 0; None where
+        a token reaches across one of them, or where only a look at all offsets can tell."""
+        counts: list[int] = []
+        segments, base = iter(self._segments), 0
+        segment = next(segments, None)
+        for place in places:
+            while segment is not None and segment.end < place:
+                base += len(segment.ids)
+                segment = next(segments, None)
+            if segment is None or segment.offsets is not None:
+                return None
+            here, encoding = place - segment.start, segment.encoding
+            count = len(segment.ids)
+            if place < segment.end:
+                at = encoding.char_to_token(here)
+                found = None if at is None else encoding.token_to_chars(at)
+                if at is None or found is None or found[0] != here:
+                    return None
+                count = at
+            if count:
+                found = encoding.token_to_chars(count - 1)
+                if found is None or found[0] >= here or found[1] > here:
+                    return None
+            counts.append(base + count)
+        return counts
 
 
 def tokenize(tokenizer: Tokenizer, cuts: Sequence[Cut]) -> list[Pieces | EncodeError]:
     """One result for each of ``cuts``, whatever stands beside it in the batch. An EncodeError
     says which text the tokenizer cannot write."""
-    ranges = [tuple(pairwise((0, *cut.places, len(cut.text)))) for cut in cuts]
-    texts = [
-        cut.text[start:end] for cut, own in zip(cuts, ranges, strict=True) for start, end in own
-    ]
-    encodings = _encode(tokenizer.backend, texts)
+    return assembled(tokenizer, cuts, encoded(tokenizer, cuts))
+
+
+Encodings = Sequence[tokenizers.Encoding]
+
+
+def encoded(tokenizer: Tokenizer, cuts: Sequence[Cut]) -> Encodings | None:
+    """The backend's part of ``tokenize``, which needs no interpreter and so may run in a thread
+    beside other work: what it makes of the text between each two places, for all ``cuts`` in
+    their order. None where it cannot write some text."""
+    return _encode(tokenizer.backend, [cut.text[a:b] for cut in cuts for a, b in _ranges(cut)])
+
+
+def assembled(
+    tokenizer: Tokenizer, cuts: Sequence[Cut], encodings: Encodings | None
+) -> list[Pieces | EncodeError]:
+    """The rest of ``tokenize``."""
     if encodings is None:
         if len(cuts) == 1:
             return [_explain(tokenizer, cuts[0].text)]
         return list(chain.from_iterable(tokenize(tokenizer, [cut]) for cut in cuts))
+    spelled = tokenizer.spelling.surely_spells(cut.text for cut in cuts)
     results: list[Pieces | EncodeError] = []
     at = 0
-    for cut, own in zip(cuts, ranges, strict=True):
+    for cut in cuts:
+        ranges = _ranges(cut)
         try:
-            results.append(_assemble(tokenizer, cut, own, encodings[at : at + len(own)]))
+            own = encodings[at : at + len(ranges)]
+            results.append(_assemble(tokenizer, cut, ranges, own, spelled))
         except EncodeError as error:
             results.append(error)
-        at += len(own)
+        at += len(ranges)
     return results
 
 
-def _encode(
-    backend: tokenizers.Tokenizer, texts: Sequence[str]
-) -> Sequence[tokenizers.Encoding] | None:
+def _ranges(cut: Cut) -> Sequence[Range]:
+    return tuple(pairwise((0, *cut.places, len(cut.text))))
+
+
+def _encode(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> Encodings | None:
     """None where the backend cannot write some text."""
     try:
         if len(texts) < 8:  # not worth waking the thread pool for
@@ -115,28 +185,28 @@ def _assemble(
     tokenizer: Tokenizer,
     cut: Cut,
     ranges: Sequence[Range],
-    encodings: Sequence[tokenizers.Encoding],
+    encodings: Encodings,
+    spelled: bool,
 ) -> Pieces:
-    """Raises EncodeError."""
-    pieces = Pieces([], [], [])
+    """Raises EncodeError, unless the text is ``spelled`` for sure."""
+    segments: list[_Segment] = []
+    forged: list[Range] = []
+    exact = tokenizer.spelling.keeps_places(cut.text)
     for (start, end), encoding in zip(ranges, encodings, strict=True):
         if start == end:
             continue
-        if (
-            tokenizer.spelling.incomplete
-            and tokenizer.spelling.unspellable(cut.text[start:end]) is not None
-        ):
+        if not spelled and tokenizer.spelling.unspellable(cut.text[start:end]) is not None:
             raise _explain(tokenizer, cut.text[start:end])
-        offsets = _offsets(tokenizer, cut.text, start, end, encoding)
-        segment = _Segment(start, end, encoding.ids, offsets)
-        forged = _forged(tokenizer, cut.written, segment)
-        if forged or (start and tokenizer.prefix is not Prefix.NEVER):
-            after_added = bool(pieces.ids) and pieces.ids[-1] in tokenizer.added_ids
-            segment = _mend(tokenizer, cut.text, segment, set(forged), after_added)
-        pieces.forged.extend(offsets[index] for index in forged)
-        pieces.ids.extend(segment.ids)
-        pieces.offsets.extend(segment.offsets)
-    return pieces
+        offsets = None if exact else _offsets(tokenizer, cut.text, start, end, encoding)
+        segment = _Segment(start, end, encoding.ids, offsets, encoding)
+        found = _forged(tokenizer, cut.written, segment) if cut.written else ()
+        forged += [segment.place(index) for index in found]
+        if found or (start and tokenizer.prefix is not Prefix.NEVER):
+            behind = segments[-1].ids[-1:] if segments else []
+            after_added = not tokenizer.added_ids.isdisjoint(behind)
+            segment = _mend(tokenizer, cut.text, segment, set(found), after_added)
+        segments.append(segment)
+    return Pieces(segments, forged)
 
 
 def _offsets(
@@ -146,7 +216,7 @@ def _offsets(
     offsets = encoding.offsets
     if start:
         offsets = [(a + start, b + start) for a, b in offsets]
-    if tokenizer.backend.normalizer is None or not offsets:
+    if not tokenizer.spelling.normalizes or not offsets:
         return offsets
     if not text.isascii():
         offsets = _with_composed(text, offsets, end)
@@ -178,16 +248,20 @@ def _composed(characters: str) -> bool:
     )
 
 
-def _forged(tokenizer: Tokenizer, written: Sequence[Range], segment: _Segment) -> list[int]:
+def _forged(tokenizer: Tokenizer, written: Sequence[Range], segment: _Segment) -> Sequence[int]:
     """Indices of control tokens all of whose characters a message wrote."""
-    control = tokenizer.control_ids
-    found = [index for index, id in enumerate(segment.ids) if id in control]
-    return [index for index in found if _inside(segment.offsets[index], written)]
-
-
-def _inside(place: Range, ranges: Sequence[Range]) -> bool:
-    at = bisect_right(ranges, place[0], key=itemgetter(0)) - 1
-    return at >= 0 and place[1] <= ranges[at][1]
+    found: list[int] = []
+    ranges, start, end = iter(written), 0, 0
+    place = segment.place
+    for index in compress(count(), map(tokenizer.control_ids.__contains__, segment.ids)):
+        a, b = place(index)
+        if a < start:
+            ranges, end = iter(written), 0
+        while end <= a:
+            start, end = next(ranges, _NOWHERE)
+        if start <= a and b <= end:
+            found.append(index)
+    return found
 
 
 def _mend(
@@ -195,25 +269,26 @@ def _mend(
 ) -> _Segment:
     """A segment again, piece by piece between its real added tokens, where a piece holds forged
     tokens or has a space in front that the uncut text would not have."""
+    places = segment.places()
     real = [
         index
         for index, id in enumerate(segment.ids)
         if id in tokenizer.added_ids and index not in forged
     ]
-    mended = _Segment(segment.start, segment.end, [], [])
+    ids: list[int] = []
+    offsets: list[Range] = []
     for before, after in pairwise((-1, *real, len(segment.ids))):
-        start = segment.offsets[before][1] if before >= 0 else segment.start
-        end = segment.offsets[after][0] if after < len(segment.ids) else segment.end
-        inside = slice(before + 1, after)
-        marks = [segment.offsets[index] for index in range(before + 1, after) if index in forged]
+        start = places[before][1] if before >= 0 else segment.start
+        end = places[after][0] if after < len(segment.ids) else segment.end
+        marks = [places[index] for index in range(before + 1, after) if index in forged]
         prefixed = _prefixed(tokenizer.prefix, start, after_added or before >= 0)
         if start < end and (marks or (before < 0 and segment.start and not prefixed)):
-            ids, offsets = _as_text(tokenizer, text, (start, end), prefixed, marks)
+            new = _as_text(tokenizer, text, (start, end), prefixed, marks)
         else:
-            ids, offsets = segment.ids[inside], segment.offsets[inside]
-        mended.ids.extend([*ids, *segment.ids[after : after + 1]])
-        mended.offsets.extend([*offsets, *segment.offsets[after : after + 1]])
-    return mended
+            new = segment.ids[before + 1 : after], places[before + 1 : after]
+        ids += [*new[0], *segment.ids[after : after + 1]]
+        offsets += [*new[1], *places[after : after + 1]]
+    return segment._replace(ids=ids, offsets=offsets)
 
 
 def _prefixed(prefix: Prefix, start: int, after_added: bool) -> bool:

@@ -49,6 +49,8 @@ class Spelling:
         self._byte_level = "ByteLevel" in types
         self._byte_fallback = "ByteFallback" in types
         self.spaced = _SPACE in json.dumps(self.states, ensure_ascii=False)
+        self.normalizes = self.states[0] is not None
+        self._one_for_one = all(map(_one_for_one, members(self.states[0])))
         model = backend.model
         self._drops = isinstance(model, models.BPE) and model.unk_token is None
 
@@ -99,6 +101,19 @@ class Spelling:
             character for character in self._normalized(text) if lost & {*character.encode()}
         )
 
+    def surely_spells(self, texts: Iterable[str]) -> bool:
+        """Whether the backend drops nothing of any of ``texts`` or of pieces of them; False also
+        where only a closer look can tell."""
+        if not self.incomplete or not self._byte_level:
+            return not self.incomplete
+        # Nothing composes with a line break, so no text hides what stands beside it.
+        raw = self._normalized("\n".join(texts)).encode("utf-8", "replace")
+        return len(raw.translate(None, self._lost_bytes)) == len(raw)
+
+    def keeps_places(self, text: str) -> bool:
+        """Whether the normaliser certainly turns each character of ``text`` into just one."""
+        return not self.normalizes or (self._one_for_one and text.isascii())
+
     @cached_property
     def _lost_bytes(self) -> bytes:
         """Bytes that a byte-level vocabulary forgot. Some did: SmolLM2's has no token for 0x04."""
@@ -137,6 +152,14 @@ class Spelling:
         if any(map(self._has, (character, before + character, character + after))):
             return True
         return model.byte_fallback and all(self._has(_BYTE_TOKENS[b]) for b in character.encode())
+
+
+def _one_for_one(normalizer: Mapping[str, Any]) -> bool:
+    """Whether a normaliser turns each ASCII character into just one, wherever it stands."""
+    if normalizer["type"] == "Replace":
+        pattern = normalizer["pattern"].get("String", "")
+        return len(pattern) == 1 == len(normalizer["content"])
+    return normalizer["type"] in ("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 
 
 def members(state: Any) -> Iterable[dict[str, Any]]:
