@@ -66,6 +66,7 @@ def test_ranges_that_touch_are_one() -> None:
 
 def test_shapes_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "_SHAPES", 10)
+    monkeypatch.setattr(layout, "_known", {})
     for length in range(1, 60):
         spans = tuple(Span(at, at + 1, Region.CONTENT, 0) for at in range(length))
         Laid(Rendered("x" * length, spans, ("user",), (None,)))
