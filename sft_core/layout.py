@@ -63,11 +63,14 @@ class Laid:
         return tuple([place for place in found if 0 < place < len(self.rendered.text)])
 
     def written(self) -> tuple[Range, ...]:
-        """The ranges that messages wrote, in order: all contents but what the template printed
-        there itself."""
+        """The ranges that a row wrote, in order: contents, but for what the template printed
+        there itself, and what it gave as tools and documents."""
         edges = self._edges
         found = [(edges[start], edges[end]) for start, end in self._layout.written]
-        return _without(found, self.rendered.literals)
+        written = _without(found, self.rendered.literals)
+        if not self.rendered.given:
+            return written
+        return tuple(_joined(sorted((*written, *self.rendered.given))))
 
     def stretches(self, policy: MaskPolicy) -> list[Stretch]:
         """What ``reasons.stretches`` gives."""

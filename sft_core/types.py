@@ -239,7 +239,9 @@ class Rendered:
     defeated it and checked prefixes were used. ``literals`` are the stretches of content that
     the template itself printed, such as what opens a tool call: special tokens in them are real.
     ``tagged`` are the ranges, in order and apart, that the author's ``{% generation %}`` tags
-    enclose; None where the template has no such tags or they could not be followed.
+    enclose; None where the template has no such tags or they could not be followed. ``given`` are
+    those that the row wrote outside its messages, in tools, documents and variables: a special
+    token there is as forged as in a message.
     """
 
     text: str
@@ -249,6 +251,7 @@ class Rendered:
     method: str = "provenance"
     literals: tuple[tuple[int, int], ...] = ()
     tagged: tuple[tuple[int, int], ...] | None = None
+    given: tuple[tuple[int, int], ...] = ()
 
     def answer_starts(self) -> tuple[tuple[int, int], ...]:
         """(message, position) for each assistant turn: where its answer begins, which is where

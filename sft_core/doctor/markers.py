@@ -54,7 +54,7 @@ def forged(case: Case) -> Found:
     yield Finding(
         "forged-special-token",
         Severity.WARNING,
-        f"A message spells a special token: {case.rendered.text[start:end].strip()!r}. It is "
+        f"The row spells a special token: {case.rendered.text[start:end].strip()!r}. It is "
         "encoded as plain text, so that it cannot end or open a turn.",
         "Check where the row comes from; if it was formatted already, take the markers out.",
         tokens=encoded.forged,

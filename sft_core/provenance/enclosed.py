@@ -1,4 +1,5 @@
-"""What the author's ``{% generation %}`` tags enclose, as one bit of each character's tag.
+"""What the author's ``{% generation %}`` tags enclose, as one bit of each character's tag; and how
+the bits of tags are read.
 
 The bit goes wherever the character goes, so it does not matter whether the tags stand in a macro,
 a loop, a set block or a call block, or what is done to their output afterwards.
@@ -12,13 +13,24 @@ from typing import Any, Final
 from jinja2.runtime import Macro
 
 from sft_core.provenance.dialect import GenerationTag
-from sft_core.provenance.tagged import ENCLOSED, NOBODIES, NOBODY, Tagged, plain, tagged
+from sft_core.provenance.tagged import ENCLOSED, GIVEN, NOBODIES, NOBODY, Tagged, plain, tagged
 
 OPENING: Final = "\ue0a7"
 CLOSING: Final = "\ue0a8"
 """Characters for private use, which no template has a reason to treat as anything but text."""
 
-_RUN: Final = re.compile(f"[{chr(ENCLOSED)}-{chr(0x10FFFF)}]+")
+_RUNS: Final = {
+    bit: re.compile(
+        "["
+        + "".join(
+            f"{chr(start)}-{chr(min(start + bit - 1, 0x10FFFF))}"
+            for start in range(bit, 0x110000, 2 * bit)
+        )
+        + "]+"
+    )
+    for bit in (ENCLOSED, GIVEN)
+}
+"""Runs of tags that have a bit."""
 
 
 class FollowedTag(GenerationTag):
@@ -41,9 +53,9 @@ def enclosed(text: Tagged) -> Tagged:
     return Tagged(plain(text), text._tags.translate(table))
 
 
-def unenclosed(text: Tagged) -> Tagged:
-    """``text`` without the bit."""
-    table = {ord(tag): ord(tag) & ~ENCLOSED for tag in set(text._tags)}
+def without(text: Tagged, bit: int) -> Tagged:
+    """``text`` with ``bit`` cleared in each of its tags."""
+    table = {ord(tag): ord(tag) & ~bit for tag in set(text._tags)}
     return Tagged(plain(text), text._tags.translate(table))
 
 
@@ -51,13 +63,13 @@ def claimed(text: Tagged, tag: str) -> Tagged:
     """``text`` with what nobody has a claim on given to ``tag``; the bit stays as it is."""
     if tag == NOBODY or not any(nobody in text._tags for nobody in NOBODIES):
         return text
-    own = text._tags.replace(NOBODY, tag).replace(chr(ENCLOSED), chr(ord(tag) | ENCLOSED))
-    return Tagged(plain(text), own)
+    table = {ord(nobody): ord(tag) | ord(nobody) for nobody in NOBODIES}
+    return Tagged(plain(text), text._tags.translate(table))
 
 
-def enclosures(text: Tagged) -> tuple[tuple[int, int], ...]:
-    """The ranges of characters that have the bit, in order and apart."""
-    return tuple(match.span() for match in _RUN.finditer(text._tags))
+def ranges(text: Tagged, bit: int) -> tuple[tuple[int, int], ...]:
+    """The ranges of characters whose tags have ``bit``, in order and apart."""
+    return tuple(match.span() for match in _RUNS[bit].finditer(text._tags))
 
 
 def written(text: str) -> tuple[str, tuple[tuple[int, int], ...]] | None:

@@ -7,7 +7,7 @@ must be the plain render's; else checked prefixes; else a refusal. Nothing is ev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -17,7 +17,7 @@ from sft_core.provenance import dialect, enclosed, prefixes, regions, skeleton
 from sft_core.provenance.keys import keys_read
 from sft_core.provenance.regions import Painted
 from sft_core.provenance.sources import ASSISTANT, content_tag
-from sft_core.provenance.tagged import Tagged, UntraceableError
+from sft_core.provenance.tagged import ENCLOSED, GIVEN, Tagged, UntraceableError
 from sft_core.provenance.trace import trace
 from sft_core.provenance.turns import Known, common_length
 from sft_core.types import Span, TemplateError, TemplateLimitError
@@ -53,6 +53,7 @@ class Outcome:
     method: str
     literals: tuple[tuple[int, int], ...] = ()
     tagged: tuple[tuple[int, int], ...] | None = None
+    given: tuple[tuple[int, int], ...] = ()
     skeleton: skeleton.Skeleton | None = field(default=None, compare=False)
 
 
@@ -151,6 +152,7 @@ class _Job:
         self.generation_prompt = generation_prompt
         self._source = source
         self._given = given.messages
+        self._extra = tuple(given.extra)
         self._tokens = special_tokens
         self._prompts: dict[int, str | None] = {}
         self._variables: Plain = {
@@ -179,14 +181,16 @@ class _Job:
         traced, tagged = self._traced(text)
         if traced is None:
             return _outcome(text, prefixes.painted(text, self), "prefix"), False
+        given = enclosed.ranges(traced, GIVEN)
+        traced = enclosed.without(traced, GIVEN) if given else traced
         known_of_it = self._known(text)
         found = regions.painted(traced, known_of_it)._replace(tagged=tagged)
         complete = self._complete(traced)
-        if complete:
+        if complete and not given:
             learnt = skeleton.learn(traced, found.spans, self.messages, known_of_it.prompt_ends)
             if learnt is not None:
                 _SKELETONS.keep(kind, learnt)
-        return _outcome(text, found, "provenance"), complete
+        return replace(_outcome(text, found, "provenance"), given=given), complete
 
     def tried(self, messages: Sequence[Plain], generation_prompt: bool = False) -> str | None:
         """The plain render of other messages; None where the template refuses them."""
@@ -221,13 +225,30 @@ class _Job:
         """The text with tags, None where the template cannot be followed; and what the author's
         generation tags enclose, None where there are none or they cannot be followed."""
         if self._has_tags and (traced := self._trace(text, True)) is not None:
-            return enclosed.unenclosed(traced), enclosed.enclosures(traced)
+            return enclosed.without(traced, ENCLOSED), enclosed.ranges(traced, ENCLOSED)
         return self._trace(text, False), None
 
     def _trace(self, text: str, follow_generation_tags: bool) -> Tagged | None:
+        """What the row gave beside its messages is followed too, unless the template does with it
+        what cannot be followed."""
+        names = ("tools", *self._extra)
+        given = {name for name in names if self._variables.get(name) is not None}
+        found = self._trace_with(text, follow_generation_tags, given)
+        if found is None and given:
+            found = self._trace_with(text, follow_generation_tags, ())
+        return found
+
+    def _trace_with(
+        self, text: str, follow_generation_tags: bool, given: Collection[str]
+    ) -> Tagged | None:
         variables = self._all(self.messages, self.generation_prompt)
         try:
-            traced = trace(self._source, variables, follow_generation_tags=follow_generation_tags)
+            traced = trace(
+                self._source,
+                variables,
+                follow_generation_tags=follow_generation_tags,
+                given=given,
+            )
         except TemplateLimitError:
             raise
         except MemoryError as error:

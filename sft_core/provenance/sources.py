@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sft_core.provenance.tagged import ENCLOSED, NOBODIES, NOBODY, Decimal, Tagged, Whole
+from sft_core.provenance.tagged import ENCLOSED, GIVEN, NOBODIES, NOBODY, Decimal, Tagged, Whole
 
 ASSISTANT: Final = "assistant"
 TOOL: Final = "tool"
@@ -31,7 +31,7 @@ def content_tag(message: int) -> str:
 
 
 def source(tag: str) -> Source:
-    code = ord(tag) & ~ENCLOSED
+    code = ord(tag) & ~(ENCLOSED | GIVEN)
     return Source(None, False) if code < 2 else Source(code // 2 - 1, code % 2 == 1)
 
 
@@ -58,6 +58,11 @@ def turn(index: int, message: Mapping[str, Any]) -> Turn:
         made[key] = _marked(value, literal if key in _MARKUP_KEYS else content)
     made._tag, made._index = content, index
     return made
+
+
+def given(value: Any) -> Any:
+    """A tool, a document or a variable, whose every string and number knows that a row gave it."""
+    return _marked(value, chr(GIVEN))
 
 
 def _marked(value: Any, tag: str) -> Any:

@@ -18,7 +18,12 @@ NOBODY: Final = "\0"
 ENCLOSED: Final = 0x80000
 """Added to the code of a tag, it says that the author's generation tags enclose the character."""
 
-NOBODIES: Final = NOBODY + chr(ENCLOSED)
+GIVEN: Final = 0x40000
+"""Added to the code of a tag, it says that a row gave the character outside its messages: in a
+tool, a document, or a variable for the template."""
+
+_UNCLAIMED: Final = NOBODY + chr(ENCLOSED)
+NOBODIES: Final = NOBODY + chr(ENCLOSED) + chr(GIVEN) + chr(ENCLOSED | GIVEN)
 
 SAME: Final = re.compile(r"(.)\1*", re.DOTALL)
 """Finds the runs of equal tags in a string of tags."""
@@ -318,7 +323,7 @@ def _filled(directive: str, value: Any, own: str) -> Tagged:
 def carries_tags(value: Any) -> bool:
     """Whether a tagged character that somebody owns hides anywhere in ``value``."""
     if isinstance(value, Tagged):
-        return bool(value._tags.strip(NOBODIES))
+        return bool(value._tags.strip(_UNCLAIMED))
     if isinstance(value, (Whole, Decimal)):
         return True
     if isinstance(value, Mapping):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
 import jinja2
 from jinja2 import nodes
 
-from sft_core.provenance import dialect, filters
+from sft_core.provenance import dialect, filters, sources
 from sft_core.provenance.dialect import GenerationTag
 from sft_core.provenance.enclosed import FollowedTag
 from sft_core.provenance.hooks import LITERAL, Here, hooked
@@ -19,17 +19,23 @@ from sft_core.provenance.tagged import EMPTY, Tagged, UntraceableError
 
 
 def trace(
-    template: str, variables: Mapping[str, Any], *, follow_generation_tags: bool = False
+    template: str,
+    variables: Mapping[str, Any],
+    *,
+    follow_generation_tags: bool = False,
+    given: Collection[str] = (),
 ) -> Tagged:
     """What a template prints for ``variables``, each character tagged with its source, and, where
-    asked, with whether the author's generation tags enclose it.
+    asked, with whether the author's generation tags enclose it. Characters of the variables named
+    in ``given`` know that the row gave them.
 
     ``variables["messages"]`` are plain dictionaries. Raises UntraceableError where the output
     cannot be followed; whatever the template itself raises is passed on.
     """
     turns = [turn(index, message) for index, message in enumerate(variables["messages"])]
     tag = FollowedTag if follow_generation_tags else GenerationTag
-    return _traced(template, tag).render({**variables, "messages": turns})
+    marked = {name: sources.given(variables[name]) for name in given}
+    return _traced(template, tag).render({**variables, **marked, "messages": turns})
 
 
 @lru_cache(maxsize=64)

@@ -155,6 +155,7 @@ def _result(
         answer["method"],
         literals,
         None if tagged is None else _ranges(tagged),
+        _ranges(answer["given"]),
     )
     return templates.rendered(outcome, row)
 

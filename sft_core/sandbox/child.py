@@ -99,6 +99,7 @@ def _answer(
         "method": outcome.method,
         "literals": outcome.literals,
         "tagged": outcome.tagged,
+        "given": outcome.given,
     }
 
 

@@ -199,4 +199,5 @@ def rendered(outcome: Outcome, example: Example) -> Rendered:
         outcome.method,
         outcome.literals,
         outcome.tagged,
+        outcome.given,
     )
