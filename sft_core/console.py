@@ -21,7 +21,6 @@ from sft_core.events import (
     EvalLogged,
     PhaseEntered,
     RunEvent,
-    RunRecord,
     RunStarted,
     Score,
     Side,
@@ -29,6 +28,7 @@ from sft_core.events import (
     Tally,
     Warned,
 )
+from sft_core.record import RunRecord
 from sft_core.reports import Diagnosis
 from sft_core.rundir import never
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sft_core.audit import Audit, Bar
-from sft_core.events import EvalLogged, RunRecord, ScoreLogged, StepLogged
+from sft_core.events import EvalLogged, ScoreLogged, StepLogged
+from sft_core.record import RunRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

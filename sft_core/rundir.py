@@ -29,15 +29,8 @@ from typing import BinaryIO, Final, cast
 
 from sft_core.config import DataConfig, LabConfig
 from sft_core.disk import explain, started, storing, write_whole
-from sft_core.events import (
-    RunEvent,
-    RunFailed,
-    RunInterrupted,
-    RunRecord,
-    from_json,
-    is_end,
-    to_json,
-)
+from sft_core.events import RunEvent, RunFailed, RunInterrupted, from_json, is_end, to_json
+from sft_core.record import RunRecord
 from sft_core.types import (
     DataError,
     Example,

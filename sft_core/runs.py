@@ -24,9 +24,10 @@ from typing import Final
 
 from sft_core.compute import Compute, Job
 from sft_core.config import LabConfig
-from sft_core.events import Event, PhaseEntered, RunInterrupted, RunQueued, RunRecord
+from sft_core.events import Event, PhaseEntered, RunInterrupted, RunQueued
 from sft_core.jobqueue import JobQueue, Ticket
 from sft_core.jobs import TrainJob
+from sft_core.record import RunRecord
 from sft_core.rundir import CONFIG, EVENTS, RunDirectory
 from sft_core.settings import HOST, Host
 from sft_core.types import LabError, RunNotFoundError, StorageError

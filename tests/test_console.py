@@ -14,13 +14,13 @@ from sft_core.events import (
     Answered,
     EvalLogged,
     PhaseEntered,
-    RunRecord,
     RunStarted,
     Score,
     Side,
     StepLogged,
     Tally,
 )
+from sft_core.record import RunRecord
 
 STARTED = RunStarted(
     run="r",

@@ -18,7 +18,6 @@ from sft_core.events import (
     Graded,
     ModelMeasured,
     RunFinished,
-    RunStatus,
     Scored,
     ScoreLogged,
     Side,
@@ -26,6 +25,7 @@ from sft_core.events import (
     TokenLosses,
 )
 from sft_core.jobs import CompareJob, EvaluateJob, SizeJob, TokenLossJob, TrainJob
+from sft_core.record import RunStatus
 from sft_core.rundir import RunDirectory
 from sft_core.sandbox import render
 from sft_core.settings import Host

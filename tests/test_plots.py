@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from sft_core import plots
 from sft_core.audit import Audit, audit
 from sft_core.config import LabConfig, MaskPolicy
-from sft_core.events import (
-    EvalLogged,
-    RunRecord,
-    RunStarted,
-    Score,
-    ScoreLogged,
-    StepLogged,
-    Tally,
-)
+from sft_core.events import EvalLogged, RunStarted, Score, ScoreLogged, StepLogged, Tally
+from sft_core.record import RunRecord
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import Example, Message, Template

@@ -11,15 +11,8 @@ from pathlib import Path
 import pytest
 
 from sft_core.config import LabConfig, TrainConfig
-from sft_core.events import (
-    PhaseEntered,
-    RunFinished,
-    RunInterrupted,
-    RunQueued,
-    RunStatus,
-    Warned,
-    to_json,
-)
+from sft_core.events import PhaseEntered, RunFinished, RunInterrupted, RunQueued, Warned, to_json
+from sft_core.record import RunStatus
 from sft_core.rundir import EVENTS, LAST_BYTES, RunDirectory, is_model
 from sft_core.types import RunNotFoundError, StorageError
 

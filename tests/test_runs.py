@@ -25,11 +25,11 @@ from sft_core.events import (
     RunInterrupted,
     RunQueued,
     RunStarted,
-    RunStatus,
     Side,
     StepLogged,
 )
 from sft_core.jobs import CompareJob
+from sft_core.record import RunStatus
 from sft_core.rundir import RunDirectory
 from sft_core.runs import Runs, new_id
 from sft_core.settings import Host

@@ -23,9 +23,7 @@ from sft_core.events import (
     PhaseEntered,
     RunEvent,
     RunFinished,
-    RunRecord,
     RunStarted,
-    RunStatus,
     RunStopped,
     SampleGenerated,
     ScoreLogged,
@@ -39,6 +37,7 @@ from sft_core.learner import Learner
 from sft_core.models import open_folder, save
 from sft_core.pace import never
 from sft_core.prepare import Row
+from sft_core.record import RunRecord, RunStatus
 from sft_core.settings import Host
 from sft_core.train import train
 from sft_core.types import (

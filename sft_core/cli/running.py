@@ -18,7 +18,6 @@ from sft_core.events import (
     RunEvent,
     RunFailed,
     RunInterrupted,
-    RunRecord,
     Score,
     Scored,
     Side,
@@ -26,6 +25,7 @@ from sft_core.events import (
 )
 from sft_core.export import export as export_run
 from sft_core.jobs import CompareJob, EvaluateJob
+from sft_core.record import RunRecord
 from sft_core.rundir import CONFIG, RunDirectory, execute
 from sft_core.runs import new_id
 from sft_core.settings import HOST

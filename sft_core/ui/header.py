@@ -9,7 +9,7 @@ import gradio as gr
 
 from sft_core import templates
 from sft_core.config import LabConfig, MaskPolicy, ModelConfig, TrainOn
-from sft_core.events import RunRecord, RunStatus
+from sft_core.record import RunRecord, RunStatus
 from sft_core.types import Finding, LabError, Severity, worst
 from sft_core.ui.look import OUT_OF_REACH, Look
 from sft_core.ui.sizes import known

@@ -14,7 +14,8 @@ from typing import Any
 import gradio as gr
 
 from sft_core import plots
-from sft_core.events import RunRecord, ScoreLogged, StepLogged
+from sft_core.events import ScoreLogged, StepLogged
+from sft_core.record import RunRecord
 from sft_core.ui.view import view
 
 

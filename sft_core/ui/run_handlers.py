@@ -14,8 +14,9 @@ from typing import Any, Final
 import gradio as gr
 
 from sft_core.config import DataConfig
-from sft_core.events import Graded, RunQueued, RunRecord
+from sft_core.events import Graded, RunQueued
 from sft_core.jobs import EvaluateJob
+from sft_core.record import RunRecord
 from sft_core.runs import Runs
 from sft_core.settings import HOST
 from sft_core.types import ConfigError, LabError, RunNotFoundError

@@ -16,9 +16,7 @@ from sft_core.events import (
     RunFinished,
     RunInterrupted,
     RunQueued,
-    RunRecord,
     RunStarted,
-    RunStatus,
     RunStopped,
     SampleGenerated,
     Score,
@@ -27,6 +25,7 @@ from sft_core.events import (
     Tally,
     Warned,
 )
+from sft_core.record import RunRecord, RunStatus
 from sft_core.types import Example
 from sft_core.ui.header import template_title
 from sft_core.ui.words import ago, duration, waiting

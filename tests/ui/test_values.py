@@ -19,7 +19,6 @@ from sft_core.events import (
     RunFailed,
     RunFinished,
     RunQueued,
-    RunRecord,
     RunStopped,
     SampleGenerated,
     Score,
@@ -29,6 +28,7 @@ from sft_core.events import (
     TextGenerated,
     Warned,
 )
+from sft_core.record import RunRecord
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import Example, Finding, Message, Reason, Severity
 from sft_core.ui import (
