@@ -218,3 +218,21 @@ def test_rows_that_are_no_conversation_are_one_finding() -> None:
     assert many.code == "row-unreadable"
     assert many.rows == ("row-3", "row-9")
     assert many.message.startswith("2 rows cannot be read; the first: Row row-3")
+
+
+def test_several_faults_are_mended_one_after_the_other() -> None:
+    template = Template(
+        "messy", "{% for m in messages %}<INST>{{ m.role }} {{ m.content | upper }}{% endfor %}"
+    )
+    tokenizer = load_tokenizer("bytes")
+    mended: list[str] = []
+    while True:
+        found = examine(template, tokenizer, PAIR, POLICY)
+        fixable = [it for it in found if it.fixed_template is not None]
+        if not fixable:
+            break
+        assert fixable[0].code not in mended
+        mended.append(fixable[0].code)
+        template = Template("messy", fixable[0].fixed_template or "")
+    assert mended == ["missing-generation-prompt", "end-of-turn-missing", "content-altered"]
+    assert grave(found) == []

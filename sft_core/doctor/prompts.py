@@ -76,17 +76,15 @@ def no_generation_prompt(case: Case) -> Found:
 
 
 def own_words_start(case: Case, message: int, start: int) -> int:
-    """Where the words of an answer begin in the text, at or behind ``start``."""
-    words = case.said(message).text.strip()
-    found = case.rendered.text.find(words, start) if words else -1
-    if found >= 0:
-        return found
+    """Where the words of an answer begin in the text, at or behind ``start``: its own content as
+    the template prints it, or the end of an answer that says nothing."""
+    own = (place for place, _ in case.own_words(message) if place >= start)
     ends = (
         span.start
         for span in case.rendered.spans
         if span.message == message and span.region is Region.END_OF_TURN
     )
-    return next(ends, start)
+    return next(own, next(ends, start))
 
 
 def trailing_space(case: Case) -> Found:
@@ -118,7 +116,8 @@ def glued_answer(case: Case) -> Found:
     ends = {span.end: span for span in case.rendered.spans if span.start < span.end}
     for message, start in case.trained_turns:
         before = ends.get(start)
-        if before and before.region is Region.CONTENT and before.message != message:
+        opened = own_words_start(case, message, start) > start  # if only by what is trained
+        if before and before.region is Region.CONTENT and before.message != message and not opened:
             border = case.rendered.text[max(0, start - 12) : start + 12]
             yield Finding(
                 "glued-answer",
