@@ -114,11 +114,23 @@ def _spaces_lead(tokenizer: Tokenizer) -> bool:
     return any(text[start:end].startswith(" ") and end > start + 1 for start, end in places)
 
 
+def _opened_in_answer(case: Case, message: int, start: int) -> bool:
+    """Whether markup opens the turn and counts as answer only because no generation prompt
+    prints it: it stands between question and answer all the same."""
+    said = case.said(message)
+    words = said.text.strip()
+    if not words or said.tool_calls or said.reasoning:
+        return False
+    found = case.rendered.text.find(words, start)
+    return found > start and bool(case.rendered.text[start:found].strip())
+
+
 def glued_answer(case: Case) -> Found:
     ends = {span.end: span for span in case.rendered.spans if span.start < span.end}
     for message, start in case.trained_turns:
         before = ends.get(start)
-        if before and before.region is Region.CONTENT and before.message != message:
+        glued = before and before.region is Region.CONTENT and before.message != message
+        if glued and not _opened_in_answer(case, message, start):
             border = case.rendered.text[max(0, start - 12) : start + 12]
             yield Finding(
                 "glued-answer",
