@@ -111,6 +111,17 @@ def load(source: Source, held: str) -> tuple[Any, ...]:
         return _unread(unread_value(config.source, config.columns, available, sentence(error)))
 
 
+def change_kind(source: Source, held: str) -> tuple[Any, ...]:
+    """What ``load`` gives when another kind of source is chosen, so that the page never names one
+    source and holds another's rows. The hub is asked only when its button is pressed."""
+    previous = unpack(held)
+    if source.kind == HUB:
+        return (gr.skip(),) * 5
+    if source.place(previous) == previous.source:
+        return _unread(reading_value(previous, rows_of(previous)))
+    return load(source, held)
+
+
 def loaded(config: DataConfig) -> tuple[Any, ...]:
     """What ``load`` gives for rows that can be read. Raises LabError."""
     rows = rows_of(config)
