@@ -63,7 +63,7 @@ def _sentence(progress: Progress) -> str:
         case State.RUNNING:
             return f"{done:,} of {total:,} rows. {progress.text}".removesuffix(". ")
         case State.DONE:
-            which = f"All {total:,} training rows" if total != 1 else "The one training row"
+            which = f"all {total:,} training rows" if total != 1 else "the one training row"
             return f"{which}. {progress.text}" if progress.text else which
     return progress.text
 

@@ -124,7 +124,7 @@ def test_a_small_set_is_audited_when_somebody_looks_and_again_when_something_cha
     assert drawn is None
     shown = followed(audits, id)
     assert len(shown) == audit_panel.FOLLOWED
-    assert json.loads(shown[1])["text"] == "All 160 training rows"
+    assert json.loads(shown[1])["text"] == "all 160 training rows"
     assert json.loads(shown[1])["title"] == (
         "INST / RESP; answers, with end of turn; at most 256 tokens"
     )
