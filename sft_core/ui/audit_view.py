@@ -80,7 +80,7 @@ def _figures(audit: Audit) -> list[dict[str, str]]:
             "limit. A long row weighs more than a short one.",
         ),
         _figure(
-            "tokens in a row",
+            "tokens per row",
             f"{audit.mean_length:,.0f}",
             f"on average; the longest has {audit.longest:,}",
             "Tokens within the length limit, divided by the rows that have tokens. The longest "

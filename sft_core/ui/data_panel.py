@@ -102,6 +102,8 @@ def load(source: Source, held: str) -> tuple[Any, ...]:
         config = source.config(previous)
     except LabError as error:
         return _unread(unread_value(source.place(previous), {}, (), sentence(error)))
+    if config is None and source.kind == HUB:
+        return _unread(unread_value("", {}, (), "Name a data set on the hub, as owner/name."))
     if config is None or config == previous:
         return (gr.skip(),) * 5
     try:

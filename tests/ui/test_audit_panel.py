@@ -69,7 +69,7 @@ def test_figures_come_with_how_they_were_computed() -> None:
     value = summary_value(progress(row("a", "H" * 45, "no room"), row("b", "Hi", "Yes")))
     figures = {it["name"]: it for it in value["figures"]}
     assert figures["trained tokens"]["figure"] == "8.3 %"  # 4 of 40 + 8
-    assert figures["tokens in a row"]["beside"] == "on average; the longest has 55"
+    assert figures["tokens per row"]["beside"] == "on average; the longest has 55"
     assert figures["trained tokens lost"]["figure"] == "67 %"
     assert all(len(it["how"]) > 40 for it in value["figures"])
     texts = " ".join(it["text"] for it in value["notes"])

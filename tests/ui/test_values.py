@@ -444,6 +444,8 @@ def test_another_kind_of_source_brings_its_own_rows(tmp_path: Path) -> None:
     assert again[0] == mine[0]
     asked_later = data_panel.change_kind(Source(kind="hub", address="a/b"), back[0])
     assert asked_later == data_panel.change_kind(Source(kind="hub", address="a/b"), mine[0])
+    unnamed = data_panel.load(Source(kind="hub"), back[0])
+    assert "Name a data set" in json.loads(unnamed[2])["error"]
     # What was said of a file that cannot be read does not stay beside the rows that are used.
     same = data_panel.change_kind(Source(), pack(DataConfig()))
     assert "160 rows to train on" in json.loads(same[2])["split"]
