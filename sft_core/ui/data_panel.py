@@ -109,8 +109,8 @@ def load(source: Source, held: str) -> tuple[Any, ...]:
     try:
         return loaded(config)
     except LabError as error:
-        available = _columns(config)
-        return _unread(unread_value(config.source, config.columns, available, sentence(error)))
+        why = f"{sentence(error)} Until then the rows of {Path(previous.source).name} are used."
+        return _unread(unread_value(config.source, config.columns, _columns(config), why))
 
 
 def change_kind(source: Source, held: str) -> tuple[Any, ...]:

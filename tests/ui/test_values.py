@@ -169,7 +169,7 @@ def test_loading_shows_bad_rows_and_a_source_that_fails_keeps_the_old_one(tmp_pa
     assert json.loads(shown)["rows"][0]["turns"][0]["text"].startswith("q")
     assert json.loads(builder)["own"] is False
     again = data_panel.load(Source(kind="upload", file=str(tmp_path / "gone.json")), config)
-    assert "error" in json.loads(again[2])
+    assert "the rows of rows.json are used" in json.loads(again[2])["error"]
     assert not isinstance(again[0], str), "the data configuration must stay"
 
 
