@@ -134,7 +134,7 @@ def lengths(audit: Audit) -> go.Figure:
         traces.append(_bars("cut off", "over", audit.lengths, over, hover))
     if limit is not None and audit.lengths and limit <= audit.lengths[-1].stop:
         traces.append(_limit(limit, max(bar.rows for bar in audit.lengths)))
-    return _figure(traces, _axes("tokens in a row", "rows", stacked=True, legend=len(traces) > 1))
+    return _figure(traces, _axes("tokens per row", "rows", stacked=True, legend=len(traces) > 1))
 
 
 def shares(audit: Audit) -> go.Figure:
@@ -142,7 +142,7 @@ def shares(audit: Audit) -> go.Figure:
     bars = [Bar(100 * bar.start, 100 * bar.stop, bar.rows) for bar in audit.shares]
     heights = [bar.rows for bar in bars]
     traces = [_bars("rows", "rows", bars, heights, "%{customdata} % trained: %{y:,} rows")]
-    layout = _axes("trained tokens in a row, %", "rows")
+    layout = _axes("trained share of a row, %", "rows")
     layout["xaxis"] |= {"range": [0, 100], "dtick": 20}
     return _figure(traces, layout)
 

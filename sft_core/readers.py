@@ -30,7 +30,7 @@ def read_file(path: Path) -> Iterator[Any]:
     """The rows of a JSON, JSONL, CSV, TSV or Parquet file; all but Parquet may be gzipped. Raises
     DataError where the file is none of these or is damaged."""
     if not path.is_file():
-        raise DataError(f"There is no file {path.name}. Check its name, or upload it again.")
+        raise DataError(f"There is no file {path.name}. Check its name and its folder.")
     if path.stat().st_size == 0:
         raise DataError(f"{path.name} is empty.")
     try:

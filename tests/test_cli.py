@@ -133,6 +133,7 @@ def test_inspect_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: O
     ("options", "words"),
     [
         (("--template", "nobody-s", "--input", "rows.jsonl"), "no template"),
+        (("--template", "gone.jinja", "--input", "rows.jsonl"), "no template file gone.jinja"),
         (("--template", "tokenizer", "--input", "rows.jsonl"), "brings no chat template"),
         (("--template", "inst-resp", "--input", "missing.jsonl"), "no file missing.jsonl"),
     ],

@@ -358,3 +358,13 @@ def test_the_gravest_comes_first() -> None:
     severities = [list(Severity).index(finding.severity) for finding in found]
     assert severities == sorted(severities)
     assert found[0].code == "nothing-trained"
+
+
+def test_a_marker_that_no_generation_prompt_prints_is_no_glue() -> None:
+    unasked = Template(
+        "unasked",
+        "{% for m in messages %}{% if m.role == 'assistant' %}<RESP>{{ m.content }}<END>"
+        "{% else %}<INST>{{ m.content }}{% endif %}{% endfor %}",
+    )
+    found = examine(unasked, load_tokenizer("bytes"), PAIR, POLICY)
+    assert codes(found) == ["missing-generation-prompt"]

@@ -63,6 +63,13 @@ def test_a_template_without_tags(tokenizer: Tokenizer) -> None:
     assert not found("no-generation-tags", GOOD, tokenizer, BY_TAGS)
 
 
+def test_a_template_without_tags_is_not_blamed_for_its_answers(tokenizer: Tokenizer) -> None:
+    assert not found("nothing-trained", NONE, tokenizer, BY_TAGS)
+    empty = template("<RESP>{{ m.content }}<END>{% generation %}{% endgeneration %}")
+    [finding] = found("nothing-trained", empty, tokenizer, BY_TAGS)
+    assert "tags enclose no token" in finding.message
+
+
 def test_tags_that_are_lost(tokenizer: Tokenizer) -> None:
     lists = Template(
         "lists",

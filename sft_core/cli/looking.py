@@ -102,6 +102,8 @@ def _template(name: str) -> TemplateConfig:
     """A preset's name, "tokenizer", or a file with Jinja source."""
     file = Path(name)
     if not file.is_file():
+        if file.suffix or len(file.parts) > 1:
+            raise ConfigError(f"There is no template file {name}. Check its name and its folder.")
         return TemplateConfig(name)
     try:
         return TemplateConfig(file.name, file.read_text(encoding="utf-8"))
@@ -114,7 +116,7 @@ def _rows(name: str) -> list[Any]:
     if name != "-":
         return list(read_file(Path(name)))
     with tempfile.TemporaryDirectory(prefix="sft-rows-") as folder:
-        file = Path(folder) / "standard input.jsonl"
+        file = Path(folder) / "stdin.jsonl"
         file.write_bytes(sys.stdin.buffer.read())
         return list(read_file(file))
 

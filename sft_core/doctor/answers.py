@@ -18,6 +18,11 @@ def nothing_trained(case: Case) -> Found:
         why, remedy = "it has no assistant turn", "Give it an answer, or drop the row."
     elif Reason.EXCLUDED in case.encoded.reasons:
         why, remedy = "its answers have weight 0", "Give an answer weight 1, or drop the row."
+    elif case.policy.train_on is TrainOn.GENERATION_TAGS and case.rendered.tagged is None:
+        return  # no_generation_tags says so, and what to do
+    elif case.policy.train_on is TrainOn.GENERATION_TAGS:
+        why = "the template's generation tags enclose no token of it"
+        remedy = "Put the tags around what the template prints for an answer and its end of turn."
     else:
         why = "the template prints neither an answer nor an end of turn for it"
         remedy = "Check that the template prints assistant turns."

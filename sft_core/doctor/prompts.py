@@ -116,8 +116,10 @@ def glued_answer(case: Case) -> Found:
     ends = {span.end: span for span in case.rendered.spans if span.start < span.end}
     for message, start in case.trained_turns:
         before = ends.get(start)
-        opened = own_words_start(case, message, start) > start  # if only by what is trained
-        if before and before.region is Region.CONTENT and before.message != message and not opened:
+        glued = before and before.region is Region.CONTENT and before.message != message
+        # Without a generation prompt what opens the turn counts as answer; it parts them as well.
+        opening = case.rendered.text[start : own_words_start(case, message, start)]
+        if glued and not opening.strip():
             border = case.rendered.text[max(0, start - 12) : start + 12]
             yield Finding(
                 "glued-answer",

@@ -63,7 +63,7 @@ def _sentence(progress: Progress) -> str:
         case State.RUNNING:
             return f"{done:,} of {total:,} rows. {progress.text}".removesuffix(". ")
         case State.DONE:
-            which = f"All {total:,} training rows" if total != 1 else "The one training row"
+            which = f"all {total:,} training rows" if total != 1 else "the one training row"
             return f"{which}. {progress.text}" if progress.text else which
     return progress.text
 
@@ -80,7 +80,7 @@ def _figures(audit: Audit) -> list[dict[str, str]]:
             "limit. A long row weighs more than a short one.",
         ),
         _figure(
-            "tokens in a row",
+            "tokens per row",
             f"{audit.mean_length:,.0f}",
             f"on average; the longest has {audit.longest:,}",
             "Tokens within the length limit, divided by the rows that have tokens. The longest "

@@ -102,13 +102,26 @@ def load(source: Source, held: str) -> tuple[Any, ...]:
         config = source.config(previous)
     except LabError as error:
         return _unread(unread_value(source.place(previous), {}, (), sentence(error)))
+    if config is None and source.kind == HUB:
+        return _unread(unread_value("", {}, (), "Name a data set on the hub, as owner/name."))
     if config is None or config == previous:
         return (gr.skip(),) * 5
     try:
         return loaded(config)
     except LabError as error:
-        available = _columns(config)
-        return _unread(unread_value(config.source, config.columns, available, sentence(error)))
+        why = f"{sentence(error)} Until then the rows of {Path(previous.source).name} are used."
+        return _unread(unread_value(config.source, config.columns, _columns(config), why))
+
+
+def change_kind(source: Source, held: str) -> tuple[Any, ...]:
+    """What ``load`` gives when another kind of source is chosen, so that the page never names one
+    source and holds another's rows. The hub is asked only when its button is pressed."""
+    previous = unpack(held)
+    if source.kind == HUB:
+        return (gr.skip(),) * 5
+    if source.place(previous) == previous.source:
+        return _unread(reading_value(previous, rows_of(previous)))
+    return load(source, held)
 
 
 def loaded(config: DataConfig) -> tuple[Any, ...]:

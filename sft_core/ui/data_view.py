@@ -139,7 +139,12 @@ def _row(rows: Rows, at: Pick) -> dict[str, Any]:
         "category": example.category,
         "note": None if seen is None else ("fact in training" if seen else "fact never seen"),
         "turns": [
-            {"role": turn["role"], "text": _short(turn["content"])} for turn in turns[:TURNS_SHOWN]
+            {
+                "role": turn["role"],
+                "text": _short(turn["content"]),
+                "calls": ", ".join(call.name for call in message.tool_calls),
+            }
+            for turn, message in zip(turns[:TURNS_SHOWN], example.messages, strict=False)
         ],
         "more": max(0, len(turns) - TURNS_SHOWN),
     }

@@ -150,13 +150,13 @@ def _findings(seen: Look) -> tuple[Finding, ...]:
         )
     except LabError as error:
         return own or (_as_finding(error),)
-    if not own or all(finding.message != own[0].message for finding in found):
+    if not own or not any(finding.message.startswith(own[0].message) for finding in found):
         return *own, *found
     # The doctor met the same problem and says more of it; where it stands may be known only here.
     first = own[0]
     return tuple(
         replace(it, line=first.line, column=first.column)
-        if it.message == first.message and it.line is None
+        if it.message.startswith(first.message) and it.line is None
         else it
         for it in found
     )

@@ -193,7 +193,7 @@ def contract(choices: Choices, host: Host = HOST) -> LabConfig:
         model=model,
         template=template_config(choices, model.name),
         policy=MaskPolicy(TrainOn(choices.train_on), choices.end_of_turn),
-        train=TrainConfig(max_length=whole(choices.max_length, "Longest row")),
+        train=TrainConfig(max_length=whole(choices.max_length, "Length limit")),
     )
 
 

@@ -93,7 +93,7 @@ class Settings:
             max_steps=steps,
             batch_size=whole(self.batch_size, "Batch"),
             accumulation=whole(self.accumulation, "Batches a step"),
-            max_length=whole(self.max_length, "Longest row"),
+            max_length=whole(self.max_length, "Length limit"),
             learning_rate=given(self.learning_rate, "Learning rate"),
             schedule=self.schedule,  # type: ignore[arg-type]
             warmup_steps=whole(self.warmup_steps, "Warm-up"),
@@ -188,7 +188,7 @@ def build(train: TrainConfig) -> dict[str, Any]:
         maybe("max_steps", "or steps", "as epochs say")
         number("batch_size", "Batch, rows")
         number("accumulation", "Batches a step")
-        number("max_length", "Longest row, tokens")
+        number("max_length", "Length limit, tokens")
     heading("How")
     with gr.Row(elem_classes="pairwise"):
         number("learning_rate", "Learning rate", fraction=True)

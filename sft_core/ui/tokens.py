@@ -50,7 +50,7 @@ def build(rows: Rows, seen: Look) -> Tab:
         rival = gr.Dropdown(
             rival_view.CHOICES,
             value=rival_view.NONE,
-            label="Compare with",
+            label="Compare with another masker",
             elem_id="rival",
             scale=0,
             min_width=220,

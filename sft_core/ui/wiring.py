@@ -121,7 +121,8 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
 
 def wire_data(page: Page) -> None:
     panel, source = page.data, page.data.source
-    load, inputs = bind(data_panel.load, source, panel.config)
+    loads = [panel.config, panel.pick, panel.reading, panel.rows, page.template.builder]
+    source["kind"].input(*bind(data_panel.change_kind, source, panel.config), loads, **LIGHT)
     gr.on(
         [
             source["built_in"].input,
@@ -132,9 +133,8 @@ def wire_data(page: Page) -> None:
             *(source[name].submit for name in NUMBERS),
             *(source[name].blur for name in NUMBERS),
         ],
-        load,
-        inputs,
-        [panel.config, panel.pick, panel.reading, panel.rows, page.template.builder],
+        *bind(data_panel.load, source, panel.config),
+        loads,
         trigger_mode="always_last",
         concurrency_limit=None,
         show_progress="minimal",

@@ -69,7 +69,7 @@ def test_figures_come_with_how_they_were_computed() -> None:
     value = summary_value(progress(row("a", "H" * 45, "no room"), row("b", "Hi", "Yes")))
     figures = {it["name"]: it for it in value["figures"]}
     assert figures["trained tokens"]["figure"] == "8.3 %"  # 4 of 40 + 8
-    assert figures["tokens in a row"]["beside"] == "on average; the longest has 55"
+    assert figures["tokens per row"]["beside"] == "on average; the longest has 55"
     assert figures["trained tokens lost"]["figure"] == "67 %"
     assert all(len(it["how"]) > 40 for it in value["figures"])
     texts = " ".join(it["text"] for it in value["notes"])
@@ -124,7 +124,7 @@ def test_a_small_set_is_audited_when_somebody_looks_and_again_when_something_cha
     assert drawn is None
     shown = followed(audits, id)
     assert len(shown) == audit_panel.FOLLOWED
-    assert json.loads(shown[1])["text"] == "All 160 training rows"
+    assert json.loads(shown[1])["text"] == "all 160 training rows"
     assert json.loads(shown[1])["title"] == (
         "INST / RESP; answers, with end of turn; at most 256 tokens"
     )

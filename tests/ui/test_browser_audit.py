@@ -50,7 +50,7 @@ def many_rows(tmp_path: Path) -> Path:
 
 def test_the_whole_set_is_audited_and_a_row_of_it_opens_among_the_tokens(page: Page) -> None:
     open_audit(page)
-    wait_for_audit(page, "All 160 training rows")
+    wait_for_audit(page, "all 160 training rows")
     for name in ("lengths", "shares", "limits"):
         expect(page.locator(f"#audit-{name} .js-plotly-plot")).to_be_visible()
     with page.expect_download() as coming:

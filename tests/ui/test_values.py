@@ -169,7 +169,7 @@ def test_loading_shows_bad_rows_and_a_source_that_fails_keeps_the_old_one(tmp_pa
     assert json.loads(shown)["rows"][0]["turns"][0]["text"].startswith("q")
     assert json.loads(builder)["own"] is False
     again = data_panel.load(Source(kind="upload", file=str(tmp_path / "gone.json")), config)
-    assert "error" in json.loads(again[2])
+    assert "the rows of rows.json are used" in json.loads(again[2])["error"]
     assert not isinstance(again[0], str), "the data configuration must stay"
 
 
@@ -425,3 +425,38 @@ def test_named_templates_of_a_tokenizer_can_be_chosen(tmp_path: Path) -> None:
     assert (config.template.name, config.template.source) == ("tokenizer:tool_use", None)
     shown = adopted(config)
     assert any(isinstance(it, dict) and it.get("value") == "tokenizer:tool_use" for it in shown)
+
+
+def test_what_stops_a_template_is_said_once() -> None:
+    config = LabConfig(template=TemplateConfig("mine", "{{ foo.bar.baz }}"))
+    example = Example("x", (Message("user", "Hi"), Message("assistant", "Yes.")))
+    [finding] = look(config, example).findings
+    assert (finding.code, finding.line) == ("template-fails", 1)
+
+
+def test_another_kind_of_source_brings_its_own_rows(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "Hi", "response": "Yes."}\n' * 20)
+    mine = data_panel.load(Source(kind="upload", file=str(file)), pack(DataConfig()))
+    back = data_panel.change_kind(Source(kind="built-in", file=str(file)), mine[0])
+    assert back[0] == pack(DataConfig())
+    again = data_panel.change_kind(Source(kind="upload", file=str(file)), back[0])
+    assert again[0] == mine[0]
+    asked_later = data_panel.change_kind(Source(kind="hub", address="a/b"), back[0])
+    assert asked_later == data_panel.change_kind(Source(kind="hub", address="a/b"), mine[0])
+    unnamed = data_panel.load(Source(kind="hub"), back[0])
+    assert "Name a data set" in json.loads(unnamed[2])["error"]
+    # What was said of a file that cannot be read does not stay beside the rows that are used.
+    same = data_panel.change_kind(Source(), pack(DataConfig()))
+    assert "160 rows to train on" in json.loads(same[2])["split"]
+    assert same[0] == asked_later[0]
+
+
+def test_a_turn_that_calls_a_tool_says_so(tmp_path: Path) -> None:
+    call = {"function": {"name": "look_up", "arguments": "{}"}}
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}]
+    file = tmp_path / "tools.json"
+    file.write_text(json.dumps([{"messages": turns}] * 4))
+    rows = rows_of(DataConfig(source=str(file), eval_rows=0))
+    shown = data_view.rows_value(rows, "train", 0, Pick())["rows"][0]["turns"]
+    assert [turn["calls"] for turn in shown] == ["", "look_up"]

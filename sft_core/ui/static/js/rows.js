@@ -6,12 +6,17 @@
   const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
   const PARTS = [["all", "All"], ["train", "Train"], ["eval", "Eval"], ["test", "Held out"]];
 
-  function turn({ role, text }) {
+  function turn({ role, text, calls }) {
     return h(
       "div",
       { class: `turn turn-${role}` },
       h("span", { class: "turn-role" }, ROLES[role] || role),
-      h("span", { class: "turn-text" }, text || h("em", { class: "quiet" }, "empty")),
+      h(
+        "span",
+        { class: "turn-text" },
+        text || (calls ? null : h("em", { class: "quiet" }, "empty")),
+        calls ? h("em", { class: "quiet" }, `${text ? " " : ""}calls ${calls}`) : null,
+      ),
     );
   }
 
