@@ -227,6 +227,26 @@ def test_doctor_reports_a_template_that_cannot_be_read(tmp_path: Path, capsys: O
     assert (finding["code"], finding["line"], finding["column"]) == ("template-syntax", 2, 14)
 
 
+def test_doctor_can_be_strict_and_read_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    def piped(*options: str) -> int:
+        text = "".join(json.dumps(row) + "\n" for row in (BAD, ALPACA))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        return doctor("--template", "inst-resp", "--data", "-", *options)
+
+    assert piped() == 0
+    assert "row-unreadable" in capsys.readouterr().out
+    assert piped("--strict") == 1
+    assert doctor("--template", "inst-resp", "--data", "six-tasks", "--strict") == 0
+
+
+def test_doctor_fails_on_a_file_without_a_usable_row(tmp_path: Path, capsys: Out) -> None:
+    file = rows(tmp_path / "rows.jsonl", BAD, BAD)
+    assert doctor("--template", "inst-resp", "--data", file) == 1
+    assert capsys.readouterr().err.startswith("sft_core: ")
+
+
 @pytest.mark.parametrize(
     "options",
     [

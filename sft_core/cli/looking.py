@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from sft_core.config import (
     TemplateConfig,
     TrainOn,
 )
-from sft_core.data import load
+from sft_core.data import Loaded, load
 from sft_core.encode import missing_tokens
 from sft_core.readers import read_file
 from sft_core.rivals import RIVALS
 from sft_core.templates import resolve
 from sft_core.tokenizer import load_tokenizer
-from sft_core.types import ConfigError, LabError, RowError, Severity
+from sft_core.types import ConfigError, DataError, LabError, RowError, Severity
 
 
 def add_commands(command: AddCommand) -> None:
@@ -39,7 +41,10 @@ def add_commands(command: AddCommand) -> None:
     examined = command(doctor, "Say what is wrong before a minute is spent on training.")
     _setting(examined)
     examined.add_argument(
-        "--data", required=True, metavar="FILE", help="rows: a file, a built-in set, or a hub id"
+        "--data",
+        required=True,
+        metavar="FILE",
+        help='rows: a file, a built-in set, or a hub id; "-" reads JSON lines from stdin',
     )
     examined.add_argument("--rows", type=int, metavar="N", help="look at the first N rows only")
     examined.add_argument(
@@ -53,6 +58,9 @@ def add_commands(command: AddCommand) -> None:
         "--add-tokens", action="store_true", help="add markers that the tokenizer lacks, as tokens"
     )
     examined.add_argument("--json", action="store_true", help="print JSON")
+    examined.add_argument(
+        "--strict", action="store_true", help="leave with 1 where there are warnings, too"
+    )
 
 
 def _setting(parser: argparse.ArgumentParser) -> None:
@@ -115,22 +123,41 @@ def _rows(name: str) -> list[Any]:
     """The rows of a file, or of standard input for "-", unread. Raises DataError."""
     if name != "-":
         return list(read_file(Path(name)))
+    with _stdin() as file:
+        return list(read_file(file))
+
+
+@contextmanager
+def _stdin() -> Iterator[Path]:
+    """What comes on standard input, as a file."""
     with tempfile.TemporaryDirectory(prefix="sft-rows-") as folder:
         file = Path(folder) / "stdin.jsonl"
         file.write_bytes(sys.stdin.buffer.read())
-        return list(read_file(file))
+        yield file
+
+
+def _loaded(source: str, rows: int | None) -> Loaded:
+    """A data set by its name or its file; "-" is standard input. Raises LabError."""
+    if source != "-":
+        return load(DataConfig(source=source, rows=rows, eval_rows=0))
+    with _stdin() as file:
+        return load(DataConfig(source=str(file), rows=rows, eval_rows=0))
 
 
 # -- doctor -----------------------------------------------------------------------------------
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Prints findings; fails if one is an error. What cannot be opened is wrong usage."""
+    """Prints findings; fails if one is an error. What cannot be opened is wrong usage; a file
+    that is there and holds no usable row has failed."""
     try:
         tokenizer = load_tokenizer(arguments.tokenizer)
-        data = load(DataConfig(source=arguments.data, rows=arguments.rows, eval_rows=0))
         template = resolve(_template(arguments.template), tokenizer)
         stop = GenerateConfig(stop_tokens=tuple(arguments.stop))
+        data = _loaded(arguments.data, arguments.rows)
+    except DataError as error:
+        there = arguments.data == "-" or Path(arguments.data).is_file()
+        return complain(error, FAILED if there else USAGE)
     except LabError as error:
         return complain(error, USAGE)
     try:
@@ -145,4 +172,5 @@ def doctor(arguments: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         print(console.diagnosis(report))
-    return FAILED if report.findings.worst is Severity.ERROR else OK
+    bad = (Severity.ERROR, Severity.WARNING) if arguments.strict else (Severity.ERROR,)
+    return FAILED if report.findings.worst in bad else OK

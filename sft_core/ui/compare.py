@@ -243,8 +243,8 @@ def _controls(generate: GenerateConfig) -> tuple[dict[str, Any], gr.Column]:
         " ".join(generate.stop_tokens),
         label="Stop on",
         placeholder="what training taught as the end of a turn",
-        info="Other tokens, such as <|endoftext|>, show what happens when a program stops on the "
-        "wrong one.",
+        info="Type other tokens, with spaces between them, to see what happens when a program "
+        "stops on the wrong ones.",
         max_lines=1,
         elem_id="stop-on",
     )

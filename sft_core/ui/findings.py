@@ -56,6 +56,23 @@ _LABELS: Final[Mapping[tuple[str, Any], str]] = {
     ("train_on", "assistant"): "Train every answer",
     ("train_on", "last_assistant"): "Train the last answer only",
 }
+_MENDS: Final[Mapping[str, str]] = {
+    "missing-generation-prompt": "Add the generation prompt",
+    "unused-generation-prompt": "Print the generation prompt",
+    "prompt-not-prefix": "Mend the generation prompt",
+    "header-trained": "Mend the generation prompt",
+    "end-of-turn-missing": "Print an end after answers",
+    "double-bos": "Print it once",
+    "missing-bos": "Print it at the beginning",
+    "content-altered": "Print it as written",
+    "glued-answer": "Add a line break",
+    "trailing-space": "Take the space out",
+    "template-differs": "Use the tokenizer's template",
+    "tool-calls-dropped": "Use the tokenizer's template",
+    "tools-dropped": "Use the tokenizer's template",
+    "reasoning-dropped": "Use the tokenizer's template",
+}
+"""What the mended template of a finding does."""
 _NAMES: Final[Mapping[str, str]] = {
     "max_length": "the length limit",
     "context": "the model's context",
@@ -124,7 +141,7 @@ def mended_value(mended: Mended | None, error: str = "") -> dict[str, Any]:
 def _label(finding: Finding, config: LabConfig | None) -> str:
     """What the button of a remedy says; empty where there is none that the page could apply."""
     if finding.fixed_template is not None:
-        return "Mend the template"
+        return _MENDS.get(finding.code, "Mend the template")
     if not finding.fixed_settings or config is None:
         return ""
     try:
