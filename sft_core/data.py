@@ -232,7 +232,7 @@ def write_jsonl(examples: Iterable[Example], path: Path) -> None:
 
 def _plain(example: Example) -> dict[str, Any]:
     row: dict[str, Any] = {"id": example.id}
-    row["messages"] = [_turn(message) for message in example.messages]
+    row["messages"] = [plain_turn(message) for message in example.messages]
     optional = {"category": example.category, "fact": example.fact}
     row |= {key: value for key, value in optional.items() if value is not None}
     if example.tools:
@@ -242,7 +242,8 @@ def _plain(example: Example) -> dict[str, Any]:
     return row
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def plain_turn(message: Message) -> dict[str, Any]:
+    """A turn in the ``messages`` format, as JSON can carry it and ``load`` reads it back."""
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if not isinstance(message.content, str):
         turn["content"] = [{"type": it.type, "text": it.text} for it in message.content]

@@ -163,6 +163,14 @@ def to_example(row: Row, format: str, columns: Mapping[str, str], id: str) -> Ex
     )
 
 
+def conversation(row: Row, id: str) -> Example:
+    """A row of the ``messages`` format as somebody is still writing it: an answer may be missing.
+    Raises RowError."""
+    fields = {"variables": row.get("chat_template_kwargs")}
+    messages = turns(decoded(row.get("messages"), "messages", id), id)
+    return Example(id, messages, tools=_tools(row.get("tools"), id), extra=_extra(fields, id))
+
+
 def _alpaca(fields: Row, name: str) -> tuple[Message, ...]:
     context = fields.get("input")
     if context is not None and not isinstance(context, str):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sft_core import data
 from sft_core.config import DataConfig
 from sft_core.types import Example
-from sft_core.ui.session import turns_of
+from sft_core.ui.session import row_of, turns_of
 from sft_core.ui.sources import PARTS, Pick, Rows
 
 PAGE: Final = 4
@@ -157,6 +157,7 @@ def _short(text: str) -> str:
 def builder_value(example: Example) -> dict[str, Any]:
     return {
         "turns": turns_of(example),
+        "row": row_of(example),
         "own": False,
         "note": f"Row {example.id.removeprefix('row-')}",
     }

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sft_core import catalogue, templates
+from sft_core import catalogue, formats, templates
 from sft_core.catalogue import Card, Origin
 from sft_core.config import (
     DataConfig,
@@ -25,6 +25,7 @@ from sft_core.config import (
     TrainConfig,
     TrainOn,
 )
+from sft_core.data import plain_turn
 from sft_core.disk import explain
 from sft_core.settings import HOST, Host
 from sft_core.tokenizer import load_tokenizer
@@ -200,39 +201,61 @@ def contract(choices: Choices, host: Host = HOST) -> LabConfig:
 # -- the conversation under the template -----------------------------------------------------
 
 
-def turns_of(example: Example) -> list[dict[str, str]]:
-    """The turns of a row as the message builder takes them."""
-    return [{"role": message.role, "content": message.text} for message in example.messages]
+def turns_of(example: Example) -> list[dict[str, Any]]:
+    """The turns of a row as the message builder takes them: what can be edited, and the rest of
+    the turn, which stays as it is."""
+    return [
+        {"role": message.role, "content": message.text, "rest": _rest(message)}
+        for message in example.messages
+    ]
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """What a row gives its template besides turns: kept while its turns are edited."""
+    given = {"tools": list(example.tools), "chat_template_kwargs": dict(example.extra)}
+    plain: dict[str, Any] = json.loads(json.dumps(given, default=str))  # a file may hold dates
+    return plain
+
+
+def _rest(message: Message) -> dict[str, Any]:
+    shown = ("role", "content", "context")
+    return {key: value for key, value in plain_turn(message).items() if key not in shown}
 
 
 def conversation(choices: Choices, host: Host = HOST) -> Example:
     """The chosen row, or the visitor's own turns where the builder holds some. Raises LabError."""
     built = parse(choices.conversation)
     if built.get("own"):
-        return own_example(built.get("turns"))
+        return own_example(built.get("turns"), built.get("row"))
     example = rows_of(choices.data, host).at(choices.pick)
     if example is None:
         raise ConfigError("There is no row there any more: choose another one.")
     return example
 
 
-def own_example(turns: Any) -> Example:
-    """Raises ConfigError where the turns are none, or more than a page should take."""
+def own_example(turns: Any, row: Any = None) -> Example:
+    """``turns`` as ``turns_of`` gives them, and the tools and variables of the ``row`` that they
+    were made from. Raises LabError where there are none, more than a page should take, or where
+    the rest of a turn is not what it says."""
     if not isinstance(turns, list) or not turns:
         raise ConfigError("The conversation is empty: add a turn.")
     if len(turns) > MOST_TURNS:
         raise ConfigError(f"The conversation has {len(turns)} turns; {MOST_TURNS} are enough here.")
-    messages = tuple(
-        Message(role=str(turn.get("role", "user")), content=str(turn.get("content", "")))
-        for turn in turns
-        if isinstance(turn, dict)
-    )
-    if sum(len(message.text) for message in messages) > MOST_CHARACTERS:
+    given = {"messages": [_whole(turn) for turn in turns if isinstance(turn, dict)]}
+    if isinstance(row, dict):
+        given |= {key: row[key] for key in ("tools", "chat_template_kwargs") if key in row}
+    if len(json.dumps(given, default=str)) > MOST_CHARACTERS:
         raise ConfigError(
             f"The conversation is longer than {MOST_CHARACTERS:,} characters: shorten it, or "
             "upload it as a data set."
         )
-    return Example(id="your own", messages=messages)
+    return formats.conversation(given, "your own conversation")
+
+
+def _whole(turn: dict[str, Any]) -> dict[str, Any]:
+    rest = turn.get("rest")
+    said = {"role": str(turn.get("role") or "user"), "content": str(turn.get("content") or "")}
+    return {**rest, **said} if isinstance(rest, dict) else said
 
 
 def parse(text: str | None) -> dict[str, Any]:

@@ -10,7 +10,15 @@ import pytest
 
 from sft_core.config import DataConfig, LabConfig, MissingTokens, TrainOn
 from sft_core.settings import Host
-from sft_core.types import ConfigError, DataError, LimitError
+from sft_core.types import (
+    ConfigError,
+    DataError,
+    Example,
+    LabError,
+    LimitError,
+    Message,
+    ToolCall,
+)
 from sft_core.ui import session
 from sft_core.ui.look import look
 from sft_core.ui.session import Choices
@@ -124,6 +132,40 @@ def test_the_row_that_was_picked_is_looked_at_whole_and_an_own_conversation_as_t
 def test_a_conversation_that_is_none_or_too_much_is_refused(turns: object) -> None:
     with pytest.raises(ConfigError):
         session.conversation(choices(conversation=json.dumps({"own": True, "turns": turns})))
+
+
+def test_an_edited_conversation_keeps_what_the_page_does_not_show() -> None:
+    call = ToolCall("weather", '{"city": "Oslo"}', "c1")
+    example = Example(
+        "row-1",
+        (
+            Message("user", "Weather?"),
+            Message("assistant", "", weight=1, reasoning="look it up", tool_calls=(call,)),
+            Message("tool", "22", name="weather", tool_call_id="c1"),
+            Message("assistant", "22 degrees."),
+        ),
+        tools=({"type": "function", "function": {"name": "weather"}},),
+        extra={"enable_thinking": False},
+    )
+    turns = session.turns_of(example)
+    turns[-1]["content"] = "It is warm."
+    built = {"own": True, "turns": turns, "row": session.row_of(example)}
+    found = session.conversation(choices(conversation=json.dumps(built)))
+    assert found.messages[:3] == example.messages[:3]
+    assert found.messages[3].text == "It is warm."
+    assert (found.tools, found.extra) == (example.tools, example.extra)
+
+
+def test_a_conversation_without_an_answer_can_be_looked_at() -> None:
+    built = {"own": True, "turns": [{"role": "user", "content": "Hi"}]}
+    assert session.conversation(choices(conversation=json.dumps(built))).prompt
+
+
+@pytest.mark.parametrize("rest", [{"tool_calls": 7}, {"weight": "much"}, {"tool_calls": [{}]}])
+def test_the_rest_of_a_turn_that_is_none_is_refused(rest: object) -> None:
+    turns = [{"role": "assistant", "content": "Hi", "rest": rest}]
+    with pytest.raises(LabError):
+        session.own_example(turns)
 
 
 def test_a_data_configuration_survives_the_page() -> None:

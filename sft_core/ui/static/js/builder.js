@@ -13,12 +13,13 @@
   views.builder = (root, api) => {
     let turns = [];
     let note = "";
+    let row = {};
     let own = false;
     const past = [];
 
     function publish(remember = true) {
       if (remember) own = true;
-      api.keep({ turns, own, note });
+      api.keep({ turns, row, own, note });
       api.send("edit", {});
       head();
     }
@@ -69,12 +70,13 @@
 
     const next = () => (turns.at(-1)?.role === "user" ? "assistant" : "user");
 
-    function row(turn, index) {
+    function line(turn, index) {
+      const calls = (turn.rest?.tool_calls || []).map((call) => call.function?.name).join(", ");
       const area = h("textarea", {
         rows: 1,
         value: turn.content,
         "aria-label": `Text of turn ${index + 1}`,
-        placeholder: "empty",
+        placeholder: calls ? `calls ${calls}` : "empty",
         spellcheck: "false",
         onfocus: () => past.push(JSON.stringify({ turns, own })),
         oninput: () => {
@@ -117,7 +119,7 @@
     }
 
     function draw() {
-      fill(list, turns.map(row));
+      fill(list, turns.map(line));
       head();
     }
 
@@ -127,6 +129,7 @@
     return (value) => {
       turns = value.turns.map((turn) => ({ ...turn }));
       note = value.note || "";
+      row = value.row || {};
       own = Boolean(value.own);
       draw();
     };
