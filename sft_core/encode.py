@@ -24,7 +24,7 @@ from sft_core.config import MaskPolicy
 from sft_core.layout import Laid
 from sft_core.reasons import Stretch
 from sft_core.tokenizer import Tokenizer
-from sft_core.tokenizer.pieces import Cut, Pieces, Range, assembled, encoded, tokenize
+from sft_core.tokenizer.pieces import Cut, Encodings, Pieces, Range, assembled, encoded, tokenize
 from sft_core.types import (
     Encoded,
     EncodeError,
@@ -87,10 +87,13 @@ def encode_many(
     Rows are drawn some chunks ahead: while the caller works on one chunk, the backend's threads
     tokenise the next.
     """
-    for work, encodings in map_ahead(
-        lambda work: (work, encoded(tokenizer, work.cuts)), _chunks(rendereds), CHUNKS_AHEAD
-    ):
-        results = iter(assembled(tokenizer, work.cuts, encodings))
+
+    def begun(rows: Sequence[Laid | LabError]) -> _Chunk:
+        cuts = [_cut(row) for row in rows if isinstance(row, Laid)]
+        return _Chunk(rows, cuts, encoded(tokenizer, cuts))
+
+    for work in map_ahead(begun, chunks(rendereds), CHUNKS_AHEAD):
+        results = iter(assembled(tokenizer, work.cuts, work.encodings))
         for row in work.rows:
             result = next(results) if isinstance(row, Laid) else row
             if isinstance(row, Laid) and isinstance(result, Pieces):
@@ -100,13 +103,15 @@ def encode_many(
 
 
 class _Chunk(NamedTuple):
-    """Rows, and the cuts of those that were rendered."""
+    """Rows, the cuts of those that were rendered, and what the backend made of them."""
 
-    rows: list[Laid | LabError]
+    rows: Sequence[Laid | LabError]
     cuts: list[Cut]
+    encodings: Encodings | None
 
 
-def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
+def chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[list[Laid | LabError]]:
+    """Rows, as many as are tokenised together; errors stay in their places."""
     rows: list[Laid | LabError] = []
     characters, most = 0, ROWS_AT_ONCE
     for number, row in enumerate(rendereds, 1):
@@ -116,15 +121,21 @@ def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
         else:
             rows.append(row)
         if len(rows) >= most or characters >= CHARACTERS_AT_ONCE:
-            yield _chunk(rows)
+            yield rows
             rows, characters = [], 0
             most = ROWS_AT_ONCE if number < SOON else MOST_AT_ONCE
     if rows:
-        yield _chunk(rows)
+        yield rows
 
 
-def _chunk(rows: list[Laid | LabError]) -> _Chunk:
-    return _Chunk(rows, [_cut(row) for row in rows if isinstance(row, Laid)])
+def encode_laid(
+    rows: Sequence[Laid], tokenizer: Tokenizer, policy: MaskPolicy, max_length: int | None
+) -> list[Encoded | EncodeError]:
+    """What ``encode`` gives for each row, in this thread."""
+    return [
+        _label(row, tokenizer, policy, max_length, result) if isinstance(result, Pieces) else result
+        for row, result in zip(rows, tokenize(tokenizer, list(map(_cut, rows))), strict=True)
+    ]
 
 
 def _cut(row: Laid) -> Cut:
