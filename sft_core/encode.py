@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice
 from typing import Final, NamedTuple
 
@@ -87,27 +88,34 @@ def encode_many(
     Rows are drawn some chunks ahead: while the caller works on one chunk, the backend's threads
     tokenise the next.
     """
-
-    def begun(rows: Sequence[Laid | LabError]) -> _Chunk:
-        cuts = [_cut(row) for row in rows if isinstance(row, Laid)]
-        return _Chunk(rows, cuts, encoded(tokenizer, cuts))
-
-    for work in map_ahead(begun, chunks(rendereds), CHUNKS_AHEAD):
-        results = iter(assembled(tokenizer, work.cuts, work.encodings))
-        for row in work.rows:
-            result = next(results) if isinstance(row, Laid) else row
-            if isinstance(row, Laid) and isinstance(result, Pieces):
-                yield _label(row, tokenizer, policy, max_length, result)
-            elif isinstance(result, LabError):
-                yield result
+    for begun in map_ahead(partial(Begun.of, tokenizer), chunks(rendereds), CHUNKS_AHEAD):
+        yield from begun.finished(tokenizer, policy, max_length)
 
 
-class _Chunk(NamedTuple):
+class Begun(NamedTuple):
     """Rows, the cuts of those that were rendered, and what the backend made of them."""
 
     rows: Sequence[Laid | LabError]
     cuts: list[Cut]
     encodings: Encodings | None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, rows: Sequence[Laid | LabError]) -> Begun:
+        """The backend's part of the work on ``rows``, which may be done ahead in a thread."""
+        cuts = [_cut(row) for row in rows if isinstance(row, Laid)]
+        return cls(rows, cuts, encoded(tokenizer, cuts))
+
+    def finished(
+        self, tokenizer: Tokenizer, policy: MaskPolicy, max_length: int | None
+    ) -> Iterator[Encoded | LabError]:
+        """The rest of it: what ``encode`` gives for each row, or its error."""
+        results = iter(assembled(tokenizer, self.cuts, self.encodings))
+        for row in self.rows:
+            result = next(results) if isinstance(row, Laid) else row
+            if isinstance(row, Laid) and isinstance(result, Pieces):
+                yield _label(row, tokenizer, policy, max_length, result)
+            elif isinstance(result, LabError):
+                yield result
 
 
 def chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[list[Laid | LabError]]:
@@ -126,16 +134,6 @@ def chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[list[Laid | Lab
             most = ROWS_AT_ONCE if number < SOON else MOST_AT_ONCE
     if rows:
         yield rows
-
-
-def encode_laid(
-    rows: Sequence[Laid], tokenizer: Tokenizer, policy: MaskPolicy, max_length: int | None
-) -> list[Encoded | EncodeError]:
-    """What ``encode`` gives for each row, in this thread."""
-    return [
-        _label(row, tokenizer, policy, max_length, result) if isinstance(result, Pieces) else result
-        for row, result in zip(rows, tokenize(tokenizer, list(map(_cut, rows))), strict=True)
-    ]
 
 
 def _cut(row: Laid) -> Cut:

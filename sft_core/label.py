@@ -24,7 +24,7 @@ import tokenizers
 
 from sft_core.ahead import map_ahead
 from sft_core.config import MaskPolicy
-from sft_core.encode import CHUNKS_AHEAD, chunks, encode_laid
+from sft_core.encode import Begun, chunks
 from sft_core.layout import Laid
 from sft_core.tokenizer import Tokenizer
 from sft_core.tokenizer.pieces import written_fast
@@ -56,24 +56,17 @@ def label_many(
     comes as ``Encoded`` where nothing of it is trained, so that it can be asked why, and where
     its labels take a look at each token."""
     quick = _Quick(tokenizer, policy, max_length)
-
-    def encoded(rows: list[Laid | LabError]) -> _Chunk:
-        plans = [quick.plan(row) if isinstance(row, Laid) else None for row in rows]
-        return _Chunk(rows, plans, quick.encodings(plans))
-
-    for chunk in map_ahead(encoded, chunks(rendereds), CHUNKS_AHEAD):
+    for chunk in map_ahead(quick.begin, chunks(rendereds), 1):
         found = quick.labels(chunk)
-        rest = [
-            row
-            for row, labels in zip(chunk.rows, found, strict=True)
-            if labels is None and isinstance(row, Laid)
+        failed = [
+            plan.row
+            for plan, labels in zip(chunk.plans, found, strict=True)
+            if plan is not None and labels is None
         ]
-        slowly = iter(encode_laid(rest, tokenizer, policy, max_length))
-        for row, labels in zip(chunk.rows, found, strict=True):
-            if labels is not None:
-                yield labels
-            else:
-                yield next(slowly) if isinstance(row, Laid) else row
+        long = chunk.long.finished(tokenizer, policy, max_length)
+        longer = Begun.of(tokenizer, failed).finished(tokenizer, policy, max_length)
+        for plan, labels in zip(chunk.plans, found, strict=True):
+            yield labels or next(long if plan is None else longer)
 
 
 class _Border(NamedTuple):
@@ -97,11 +90,12 @@ class _Plan(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """Rows, plans for those that have one, and what the backend made of their segments."""
+    """For each row its plan, if it has one; what the backend made of the segments of those; and
+    the other rows."""
 
-    rows: list[Laid | LabError]
     plans: list[_Plan | None]
     encodings: Sequence[tokenizers.Encoding] | None
+    long: Begun
 
 
 class _Quick:
@@ -119,6 +113,12 @@ class _Quick:
         self._control_ids = frozenset(self._control)
 
     # -- before the tokenizer is asked ------------------------------------------------------------
+
+    def begin(self, rows: Sequence[Laid | LabError]) -> _Chunk:
+        """All that can be done ahead of whoever waits."""
+        plans = [self.plan(row) if isinstance(row, Laid) else None for row in rows]
+        rest = [row for row, plan in zip(rows, plans, strict=True) if plan is None]
+        return _Chunk(plans, self.encodings(plans), Begun.of(self._tokenizer, rest))
 
     def plan(self, row: Laid) -> _Plan | None:
         """None where the short way cannot be gone."""
@@ -163,7 +163,7 @@ class _Quick:
     def labels(self, chunk: _Chunk) -> list[Labels | None]:
         """Those of each row; None where they take the long way, or where there are none."""
         if chunk.encodings is None:
-            return [None] * len(chunk.rows)
+            return [None] * len(chunk.plans)
         found: list[Labels | None] = []
         encodings = iter(chunk.encodings)
         for plan in chunk.plans:
