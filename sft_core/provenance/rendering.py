@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final
 
 from sft_core.provenance import dialect, enclosed, prefixes, regions, skeleton
@@ -246,7 +245,7 @@ class _Job:
             return None
         return traced if traced == text else None
 
-    @cached_property
+    @property
     def _has_tags(self) -> bool:
         return dialect.has_generation_tags(self._source)
 
