@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "reasons",
         "layout",
         "encode",
+        "label",
         "rivals",
         "doctor",
         "audit",

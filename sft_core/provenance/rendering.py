@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final
 
 from sft_core.provenance import dialect, enclosed, prefixes, regions, skeleton
@@ -62,13 +61,17 @@ def render_conversation(
     given: Conversation,
     special_tokens: Mapping[str, str],
     add_generation_prompt: bool = False,
+    *,
+    skeleton_suffices: bool = False,
 ) -> Outcome:
-    """The text that a template prints for a conversation, with its regions. Raises TemplateError
+    """The text that a template prints for a conversation, with its regions, or without them where
+    a ``skeleton`` says them and that is all that is asked for. Raises TemplateError
     where the template fails, or where its output cannot be taken apart."""
     second_best: Outcome | None = None
     failure: TemplateError | None = None
     for number, messages in enumerate(_shapes(given.messages)):
         job = _Job(source, messages, given, special_tokens, add_generation_prompt)
+        job.skeleton_suffices = skeleton_suffices and number == 0
         try:
             outcome, complete = job.outcome()
         except TemplateLimitError:
@@ -149,6 +152,7 @@ class _Job:
         generation_prompt: bool,
     ) -> None:
         self.messages = messages
+        self.skeleton_suffices = False
         self.generation_prompt = generation_prompt
         self._source = source
         self._given = given.messages
@@ -169,8 +173,11 @@ class _Job:
         text = dialect.render(self._source, self._all(self.messages, self.generation_prompt))
         kind = self._kind()
         for known in _SKELETONS.recall(kind) if not self._calls_only() else ():
-            fitting = known.fit(text, self.messages, self._prompt)
+            short = self.skeleton_suffices and not self._has_tags
+            fitting = known.fit(text, self.messages, self._prompt, short)
             if fitting is not None:
+                if short:
+                    return Outcome(text, (), "provenance", skeleton=known), True
                 tagged = self._written_tags(text)
                 if self._has_tags and tagged is None:
                     break
@@ -259,7 +266,7 @@ class _Job:
             return None
         return traced if traced == text else None
 
-    @cached_property
+    @property
     def _has_tags(self) -> bool:
         return dialect.has_generation_tags(self._source)
 

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
@@ -24,8 +24,13 @@ _FIELDS: Final = ("content", "instruction", "input")
 _PER_KIND: Final = 4
 _KINDS: Final = 256
 
+_SPAN: Final = partial(tuple.__new__, Span)  # less than half the time of calling Span
+
 Messages = Sequence[Mapping[str, Any]]
 Prompt = Callable[[int], str | None]
+
+
+_UNTOLD: Final = Painted((), ())
 
 
 class Segment(NamedTuple):
@@ -45,9 +50,12 @@ class Skeleton:
     segments: tuple[Segment, ...]
     answers: tuple[tuple[int, int], ...]
 
-    def fit(self, text: str, messages: Messages, prompt: Prompt) -> Painted | None:
+    def fit(
+        self, text: str, messages: Messages, prompt: Prompt, told: bool = False
+    ) -> Painted | None:
         """The regions of ``text`` if it is this skeleton filled with ``messages``, else None.
-        ``prompt(i)`` is the generation prompt of message i."""
+        ``prompt(i)`` is the generation prompt of message i. Where whoever asks has ``told``
+        that the skeleton is enough for it, the regions are left out."""
         for at, message in enumerate(messages):
             if message["content"] and at not in self._holes:
                 return None
@@ -59,6 +67,8 @@ class Skeleton:
             said = prompt(at)
             if said is None or len(said) != edges[segment] or not text.startswith(said):
                 return None
+        if told:
+            return _UNTOLD
         return self._filled(edges) if all(pieces) else self._painted(edges)
 
     def filled(self, messages: Messages) -> tuple[str, Painted]:
@@ -68,10 +78,20 @@ class Skeleton:
         return "".join(pieces), self._filled(edges) if all(pieces) else self._painted(edges)
 
     def _pieces(self, messages: Messages) -> list[str]:
-        return [
-            literal if hole is None else messages[hole][field]
-            for literal, hole, field, _, _ in self.segments
-        ]
+        pieces = self._literals.copy()
+        for at, hole, field in self._places:
+            pieces[at] = messages[hole][field]
+        return pieces
+
+    @cached_property
+    def _literals(self) -> list[str]:
+        return [segment.literal for segment in self.segments]
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int, str]]:
+        """Which segments are holes, and for what."""
+        numbered = enumerate(self.segments)
+        return [(at, it.hole, it.field) for at, it in numbered if it.hole is not None]
 
     @cached_property
     def _holes(self) -> frozenset[int | None]:
@@ -91,12 +111,16 @@ class Skeleton:
         """What is painted where no hole is empty, counted in segments."""
         return self._painted(range(len(self.segments) + 1))
 
+    @cached_property
+    def _columns(self) -> tuple[tuple[Any, ...], ...]:
+        return tuple(zip(*self._in_segments.spans, strict=True)) or ((), (), (), ())
+
     def _filled(self, edges: Sequence[int]) -> Painted:
-        spans, literals, _ = self._in_segments
-        return Painted(
-            tuple([Span(edges[a], edges[b], region, owner) for a, b, region, owner in spans]),
-            tuple([(edges[a], edges[b]) for a, b in literals]),
-        )
+        starts, ends, regions, owners = self._columns
+        at = edges.__getitem__
+        spans = map(_SPAN, zip(map(at, starts), map(at, ends), regions, owners, strict=True))
+        literals = [(edges[a], edges[b]) for a, b in self._in_segments.literals]
+        return Painted(tuple(spans), tuple(literals))
 
 
 def _edges(pieces: Sequence[str]) -> list[int]:

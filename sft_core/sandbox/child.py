@@ -56,6 +56,11 @@ class _Told:
         self._kept: list[Skeleton] = []
         self.new: list[Skeleton] = []
 
+    @property
+    def has_room(self) -> bool:
+        """Whether any skeleton that comes now will get a number."""
+        return len(self._kept) < _SKELETONS
+
     def number(self, skeleton: Skeleton) -> int | None:
         """None where there are too many already."""
         found = self._numbers.get(id(skeleton))
@@ -84,6 +89,7 @@ def _answer(
             Conversation(**row),
             request["special_tokens"],
             request["generation_prompt"],
+            skeleton_suffices=told.has_room,
         )
     except TemplateError as error:
         return _refusal(error)
