@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from itertools import groupby, islice
 from typing import Final, NamedTuple
 
@@ -25,7 +24,7 @@ from sft_core.config import MaskPolicy
 from sft_core.layout import Laid
 from sft_core.reasons import Stretch
 from sft_core.tokenizer import Tokenizer
-from sft_core.tokenizer.pieces import Cut, Encodings, Pieces, Range, assembled, encoded, tokenize
+from sft_core.tokenizer.pieces import Cut, Pieces, Range, assembled, encoded, tokenize
 from sft_core.types import (
     Encoded,
     EncodeError,
@@ -88,29 +87,11 @@ def encode_many(
     Rows are drawn some chunks ahead: while the caller works on one chunk, the backend's threads
     tokenise the next.
     """
-    for begun in map_ahead(partial(Begun.of, tokenizer), chunks(rendereds), CHUNKS_AHEAD):
-        yield from begun.finished(tokenizer, policy, max_length)
-
-
-class Begun(NamedTuple):
-    """Rows, the cuts of those that were rendered, and what the backend made of them."""
-
-    rows: Sequence[Laid | LabError]
-    cuts: list[Cut]
-    encodings: Encodings | None
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, rows: Sequence[Laid | LabError]) -> Begun:
-        """The backend's part of the work on ``rows``, which may be done ahead in a thread."""
-        cuts = [_cut(row) for row in rows if isinstance(row, Laid)]
-        return cls(rows, cuts, encoded(tokenizer, cuts))
-
-    def finished(
-        self, tokenizer: Tokenizer, policy: MaskPolicy, max_length: int | None
-    ) -> Iterator[Encoded | LabError]:
-        """The rest of it: what ``encode`` gives for each row, or its error."""
-        results = iter(assembled(tokenizer, self.cuts, self.encodings))
-        for row in self.rows:
+    for work, encodings in map_ahead(
+        lambda work: (work, encoded(tokenizer, work.cuts)), _chunks(rendereds), CHUNKS_AHEAD
+    ):
+        results = iter(assembled(tokenizer, work.cuts, encodings))
+        for row in work.rows:
             result = next(results) if isinstance(row, Laid) else row
             if isinstance(row, Laid) and isinstance(result, Pieces):
                 yield _label(row, tokenizer, policy, max_length, result)
@@ -118,8 +99,14 @@ class Begun(NamedTuple):
                 yield result
 
 
-def chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[list[Laid | LabError]]:
-    """Rows, as many as are tokenised together; errors stay in their places."""
+class _Chunk(NamedTuple):
+    """Rows, and the cuts of those that were rendered."""
+
+    rows: list[Laid | LabError]
+    cuts: list[Cut]
+
+
+def _chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[_Chunk]:
     rows: list[Laid | LabError] = []
     characters, most = 0, ROWS_AT_ONCE
     for number, row in enumerate(rendereds, 1):
@@ -129,11 +116,15 @@ def chunks(rendereds: Iterable[Rendered | LabError]) -> Iterator[list[Laid | Lab
         else:
             rows.append(row)
         if len(rows) >= most or characters >= CHARACTERS_AT_ONCE:
-            yield rows
+            yield _chunk(rows)
             rows, characters = [], 0
             most = ROWS_AT_ONCE if number < SOON else MOST_AT_ONCE
     if rows:
-        yield rows
+        yield _chunk(rows)
+
+
+def _chunk(rows: list[Laid | LabError]) -> _Chunk:
+    return _Chunk(rows, [_cut(row) for row in rows if isinstance(row, Laid)])
 
 
 def _cut(row: Laid) -> Cut:

@@ -28,7 +28,6 @@ class Layout:
     def __init__(self, stand_in: Rendered) -> None:
         self._stand_in = stand_in
         self._plans: dict[MaskPolicy, list[Stretch]] = {}
-        self._trained: dict[MaskPolicy, list[Range]] = {}
         self.starts = tuple(sorted({start for _, start in stand_in.answer_starts()}))
         contents = (span[:2] for span in stand_in.spans if span.region is Region.CONTENT)
         self.written = tuple(_joined(contents))
@@ -38,13 +37,6 @@ class Layout:
         found = self._plans.get(policy)
         if found is None:
             found = self._plans[policy] = stretches(self._stand_in, policy)
-        return found
-
-    def trained(self, policy: MaskPolicy) -> list[Range]:
-        """What is trained of the stand-in, neighbours joined."""
-        found = self._trained.get(policy)
-        if found is None:
-            found = self._trained[policy] = _trained(self.plan(policy))
         return found
 
 
@@ -98,13 +90,6 @@ class Laid:
         edges, plan = self._edges, self._layout.plan(policy)
         return plan, [edges[end] for _, end, _, _ in plan]
 
-    def trained(self, policy: MaskPolicy) -> list[Range]:
-        """The ranges of characters that are trained, in order and apart."""
-        if policy.train_on not in _BY_SHAPE:
-            return _trained(stretches(self.rendered, policy))
-        edges = self._edges
-        return [(edges[start], edges[end]) for start, end in self._layout.trained(policy)]
-
 
 _known: dict[Hashable, Layout] = {}
 
@@ -116,10 +101,6 @@ def _learn(key: Hashable, rendered: Rendered) -> Layout:
     stand_in = Rendered("x" * len(spans), tuple(spans), rendered.roles, rendered.weights)
     layout = _known[key] = Layout(stand_in)
     return layout
-
-
-def _trained(plan: Iterable[Stretch]) -> list[Range]:
-    return _joined((start, end) for start, end, reason, _ in plan if reason.trained)
 
 
 def _joined(ranges: Iterable[Range]) -> list[Range]:

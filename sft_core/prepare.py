@@ -15,10 +15,9 @@ from sft_core import data, templates
 from sft_core.checkpoint import refusals
 from sft_core.config import LabConfig
 from sft_core.doctor import doctor
-from sft_core.encode import require_trained
+from sft_core.encode import encode_many, require_trained
 from sft_core.events import PhaseEntered, RunEvent, Warned
 from sft_core.generate import prompts_of
-from sft_core.label import Labels, label_many
 from sft_core.models import context, open_tokenizer
 from sft_core.sandbox import render_many
 from sft_core.settings import HOST
@@ -69,7 +68,7 @@ class Row:
     dropped: int
 
     @classmethod
-    def of(cls, id: str, encoded: Encoded | Labels) -> Row:
+    def of(cls, id: str, encoded: Encoded) -> Row:
         return cls(id, *encoded.arrays(), encoded.trained, encoded.beyond[0])
 
 
@@ -204,14 +203,12 @@ def _encoded(
     config: LabConfig, examples: Sequence[Example], tools: _Tools, rejects: _Rejects
 ) -> Iterator[Row]:
     rendered = render_many(tools.template, examples, tools.tokenizer.special_tokens)
-    results = label_many(rendered, tools.tokenizer, config.policy, tools.length)
+    results = encode_many(rendered, tools.tokenizer, config.policy, tools.length)
     for example, result in zip(examples, results, strict=True):
         try:
             if isinstance(result, LabError):
                 raise result
-            if isinstance(result, Encoded):
-                require_trained(result, example.id)
-            yield Row.of(example.id, result)
+            yield Row.of(example.id, require_trained(result, example.id))
         except LabError as error:
             rejects.add(example.id, error)
 

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from sft_core import data, templates
 from sft_core.config import DataConfig, MaskPolicy
-from sft_core.label import Labels, label_many
+from sft_core.encode import encode_many
 from sft_core.prepare import Row
 from sft_core.sandbox import render_many
 from sft_core.templates import find_preset
@@ -89,8 +89,8 @@ def case(name: str, rows: Sequence[Example], tokenizer: Tokenizer) -> Case:
 def labelled(one: Case, template: Template) -> Iterator[Row]:
     """What ``prepare`` does with rows."""
     rendered = render_many(template, one.rows, one.special)
-    for found in label_many(rendered, one.tokenizer, MaskPolicy(), MAX_LENGTH):
-        assert isinstance(found, (Encoded, Labels)), found
+    for found in encode_many(rendered, one.tokenizer, MaskPolicy(), MAX_LENGTH):
+        assert isinstance(found, Encoded), found
         yield Row.of("", found)
 
 
@@ -102,8 +102,8 @@ def labels_alone(one: Case) -> Contender:
     rendered = list(render_many(one.template, one.rows, one.special))
 
     def run() -> float:
-        found = label_many(rendered, one.tokenizer, MaskPolicy(), MAX_LENGTH)
-        return float(sum(1 for it in found if isinstance(it, (Encoded, Labels)) and Row.of("", it)))
+        found = encode_many(rendered, one.tokenizer, MaskPolicy(), MAX_LENGTH)
+        return float(sum(1 for it in found if isinstance(it, Encoded) and Row.of("", it)))
 
     return Contender("the lab, rendered rows to labels", run)
 

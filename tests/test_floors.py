@@ -28,7 +28,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "reasons",
         "layout",
         "encode",
-        "label",
         "rivals",
         "doctor",
         "audit",

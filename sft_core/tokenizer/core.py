@@ -31,8 +31,6 @@ NAMED: Final = (
 # Some families (DeepSeek, Aya) leave their turn markers without the "special" flag.
 _SPELLED_AS_CONTROL: Final = re.compile("<[|\uff5c][^\\s<>]+[|\uff5c]>")
 
-_PLAIN: Final = re.compile("[!-~]+")
-
 
 class Prefix(Enum):
     """Where a tokenizer puts a space in front of text that has none."""
@@ -110,25 +108,6 @@ class Tokenizer:
             or _SPELLED_AS_CONTROL.fullmatch(token.content)
         }
         return self.added_ids & steering
-
-    @cached_property
-    def markers(self) -> Mapping[str, int]:
-        """Added tokens that stand for their own characters and nothing else, and whose places in
-        a text never overlap: text -> id. There are none where the tokenizer may spell the same
-        characters otherwise, or put some in front."""
-        if self.prefix is not Prefix.NEVER or not self.spelling.byte_level:
-            return {}
-        return {
-            token.content: id
-            for id, token in self.backend.get_added_tokens_decoder().items()
-            if id in self.added_ids
-            and not (token.lstrip or token.rstrip or token.single_word)
-            and _PLAIN.fullmatch(token.content)
-            and not any(
-                token.content.endswith(token.content[:length])
-                for length in range(1, len(token.content))
-            )
-        }
 
     @property
     def vocab_size(self) -> int:

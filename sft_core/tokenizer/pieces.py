@@ -164,16 +164,6 @@ def _encode(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> Encodings | 
         raise
 
 
-def written_fast(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> Encodings | None:
-    """What ``encoded`` gives, but with nothing in it but the ids, which takes less time."""
-    try:
-        return backend.encode_batch_fast(texts, add_special_tokens=False)
-    except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            return None
-        raise
-
-
 def _explain(tokenizer: Tokenizer, text: str) -> EncodeError:
     try:
         text.encode()

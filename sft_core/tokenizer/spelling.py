@@ -31,7 +31,6 @@ other bytes in order are the characters from U+0100 on (GPT-2's ``bytes_to_unico
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
 _BYTE_TOKENS: Final = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _SPELLED_BY_NOBODY: Final = "\U0010fffd"  # a private character of the last plane
-_COMPOSING: Final = ("Sequence", "NFC", "NFD", "NFKC", "NFKD")
 _SPACE: Final = "\u2581"
 
 
@@ -47,19 +46,18 @@ class Spelling:
             None if part is None else json.loads(part.__getstate__()) for part in parts
         )
         types = frozenset(part["type"] for state in self.states for part in members(state))
-        self.byte_level = "ByteLevel" in types
+        self._byte_level = "ByteLevel" in types
         self._byte_fallback = "ByteFallback" in types
         self.spaced = _SPACE in json.dumps(self.states, ensure_ascii=False)
         self.normalizes = self.states[0] is not None
         self._one_for_one = all(map(_one_for_one, members(self.states[0])))
-        self._composes = all(it["type"] in _COMPOSING for it in members(self.states[0]))
         model = backend.model
         self._drops = isinstance(model, models.BPE) and model.unk_token is None
 
     def bytes_of(self, token: str) -> bytes | None:
         """The bytes of a vocabulary entry; None where the vocabulary does not say, as where the
         spaces between words are dropped."""
-        if self.byte_level:
+        if self._byte_level:
             if all(character in BYTE_ALPHABET for character in token):
                 return bytes(BYTE_ALPHABET[character] for character in token)
             return token.encode()
@@ -80,7 +78,7 @@ class Spelling:
     @cached_property
     def incomplete(self) -> bool:
         """Whether there may be text that the backend drops without a word."""
-        if self.byte_level:
+        if self._byte_level:
             return bool(self._lost_bytes)
         return self._drops and not all(map(self._has, _BYTE_TOKENS))
 
@@ -93,7 +91,7 @@ class Spelling:
             return self._first(text, self._has)
         if not self.incomplete:
             return None
-        if not self.byte_level:
+        if not self._byte_level:
             return self._first(text, lambda word: all(map(self._has_character, word)))
         raw = self._normalized(text).encode()
         if len(raw.translate(None, self._lost_bytes)) == len(raw):
@@ -106,7 +104,7 @@ class Spelling:
     def surely_spells(self, texts: Iterable[str]) -> bool:
         """Whether the backend drops nothing of any of ``texts`` or of pieces of them; False also
         where only a closer look can tell."""
-        if not self.incomplete or not self.byte_level:
+        if not self.incomplete or not self._byte_level:
             return not self.incomplete
         # Nothing composes with a line break, so no text hides what stands beside it.
         raw = self._normalized("\n".join(texts)).encode("utf-8", "replace")
@@ -115,10 +113,6 @@ class Spelling:
     def keeps_places(self, text: str) -> bool:
         """Whether the normaliser certainly turns each character of ``text`` into just one."""
         return not self.normalizes or (self._one_for_one and text.isascii())
-
-    def leaves(self, text: str) -> bool:
-        """Whether the normaliser certainly leaves ``text`` as it is."""
-        return not self.normalizes or (self._composes and text.isascii())
 
     @cached_property
     def _lost_bytes(self) -> bytes:
