@@ -8,6 +8,7 @@
 - ``prefixes``: how answers are found where a template cannot be followed
 - ``skeleton``: what a template prints around the messages, so that not every row is traced
 - ``keys``: which keys of its messages a template can read
+- ``shapes``: the forms in which templates expect the same messages
 - ``rendering``: all of these in their order, for one conversation
 """
 

@@ -6,8 +6,7 @@ must be the plain render's; else checked prefixes; else a refusal. Nothing is ev
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,13 +14,13 @@ from typing import Any, Final
 from sft_core.provenance import dialect, enclosed, prefixes, regions, skeleton
 from sft_core.provenance.keys import keys_read
 from sft_core.provenance.regions import Painted
+from sft_core.provenance.shapes import Plain, joined, shapes, typed
 from sft_core.provenance.sources import ASSISTANT, content_tag
 from sft_core.provenance.tagged import ENCLOSED, GIVEN, Tagged, UntraceableError
 from sft_core.provenance.trace import trace
 from sft_core.provenance.turns import Known, common_length
 from sft_core.types import Span, TemplateError, TemplateLimitError
 
-Plain = dict[str, Any]
 Ranges = tuple[tuple[int, int], ...]
 
 _SKELETONS: Final = skeleton.Memory()
@@ -69,7 +68,7 @@ def render_conversation(
     where the template fails, or where its output cannot be taken apart."""
     second_best: Outcome | None = None
     failure: TemplateError | None = None
-    for number, messages in enumerate(_shapes(given.messages)):
+    for number, messages in enumerate(shapes(given.messages)):
         job = _Job(source, messages, given, special_tokens, add_generation_prompt)
         job.skeleton_suffices = skeleton_suffices and number == 0
         try:
@@ -86,55 +85,6 @@ def render_conversation(
     if second_best is None:
         raise failure or TemplateError("The template prints nothing for this conversation.")
     return second_best
-
-
-# -- the shapes that messages come in -------------------------------------------------------------
-
-
-def _shapes(messages: Sequence[Plain]) -> Iterator[Sequence[Plain]]:
-    """The same messages as templates variously expect them. The first is the standard form;
-    the others are tried only where that one fails or leaves an answer out."""
-    yield messages
-    typed = any(isinstance(message["content"], list) for message in messages)
-    if typed and all(_only_text(message["content"]) for message in messages):
-        yield [message | {"content": _joined(message["content"])} for message in messages]
-    if any("tool_calls" in message for message in messages):
-        silent = [_without_empty_content(message) for message in messages]
-        yield silent
-        yield [_with_written_arguments(message) for message in messages]
-        yield [_with_written_arguments(message) for message in silent]
-    if not typed:
-        yield [message | {"content": _typed(message["content"])} for message in messages]
-
-
-def _only_text(content: Any) -> bool:
-    return isinstance(content, str) or all(part["type"] == "text" for part in content)
-
-
-def _joined(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
-
-
-def _typed(text: str) -> list[Plain]:
-    return [{"type": "text", "text": text}]
-
-
-def _without_empty_content(message: Plain) -> Plain:
-    calling = "tool_calls" in message and not message["content"]
-    return message | {"content": None} if calling else message
-
-
-def _with_written_arguments(message: Plain) -> Plain:
-    if "tool_calls" not in message:
-        return message
-    return message | {"tool_calls": [_written(call) for call in message["tool_calls"]]}
-
-
-def _written(call: Plain) -> Plain:
-    arguments = call["function"]["arguments"]
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return call | {"function": call["function"] | {"arguments": arguments}}
 
 
 # -- one shape ------------------------------------------------------------------------------------
@@ -293,7 +243,7 @@ class _Job:
 
     def _says(self, message: Plain) -> bool:
         """Whether there is something in a message that the template could print as its content."""
-        if _joined(message["content"] or ""):
+        if joined(message["content"] or ""):
             return True
         return bool(message.get("tool_calls")) and self._may_read("tool_calls")
 
@@ -343,10 +293,10 @@ class _Job:
         return len(until) if until is not None and text.startswith(until) else None
 
     def _would_begin(self, text: str, index: int) -> int | None:
-        typed = isinstance(self.messages[index]["content"], list)
+        parts = isinstance(self.messages[index]["content"], list)
         texts = [text]
         for probe in prefixes.PROBES:
-            said = self.messages[index] | {"content": _typed(probe) if typed else probe}
+            said = self.messages[index] | {"content": typed(probe) if parts else probe}
             messages = [*self.messages[:index], said, *self.messages[index + 1 :]]
             other = self.tried(messages, self.generation_prompt)
             if other is None:
