@@ -215,6 +215,7 @@ def survey_value(progress: Progress | None) -> dict[str, Any]:
     many = progress.surveyed < progress.total
     which = f"{progress.surveyed:,} rows from all over the set" if many else "all rows"
     value = findings_value(progress.findings, progress.config)
+    value["good"] = "Nothing is wrong with any of these rows."
     return {**value, "title": f"What the doctor says of {which}"}
 
 
