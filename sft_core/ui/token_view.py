@@ -114,6 +114,13 @@ def _agreement(seen: Look) -> dict[str, str]:
     cut, at = seen.cut, seen.differs_at
     if cut is None or not seen.prompt_ids:
         return {"sentence": "There is no answer here, so there is nothing to cut.", "level": "info"}
+    unopened = {"missing-generation-prompt", "unused-generation-prompt"}
+    if at is None and any(finding.code in unopened for finding in seen.findings):
+        return {
+            "sentence": f"Generation sends the {cut} tokens before the answer and nothing that "
+            "opens the assistant's turn.",
+            "level": "error",
+        }
     if at is None:
         return {"sentence": f"Generation sends exactly the {cut} tokens before the answer."}
     return {

@@ -460,3 +460,12 @@ def test_a_turn_that_calls_a_tool_says_so(tmp_path: Path) -> None:
     rows = rows_of(DataConfig(source=str(file), eval_rows=0))
     shown = data_view.rows_value(rows, "train", 0, Pick())["rows"][0]["turns"]
     assert [turn["calls"] for turn in shown] == ["", "look_up"]
+
+
+def test_a_prompt_that_opens_no_turn_is_not_called_exact() -> None:
+    source = "{% for m in messages %}<INST>{{ m.role }} {{ m.content }}<END>{% endfor %}"
+    seen = look(session.contract(choices(source=source)), FIRST)
+    said = text_value(seen)
+    assert said["level"] == "error"
+    assert "nothing that opens" in said["sentence"]
+    assert "exactly" in text_value(look(LabConfig(), FIRST))["sentence"]
