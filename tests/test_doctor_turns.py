@@ -249,6 +249,10 @@ def test_reasoning_that_is_dropped() -> None:
     example = chat(("user", "2+2?"), Message("assistant", "4", reasoning="two and two"))
     found = examine(preset("chatml"), byte_level(), example, POLICY)
     assert only(found, "reasoning-dropped").severity is Severity.WARNING
+    both = type(example)(example.id, example.messages * 2)
+    found = examine(preset("chatml"), byte_level(), both, POLICY)
+    last = only(found, "reasoning-dropped")
+    assert (last.severity, "message 4" in last.message) == (Severity.WARNING, True)
     longer = type(example)(example.id, (*example.messages, *PAIR.messages))
     found = examine(preset("chatml"), byte_level(), longer, POLICY)
     assert only(found, "reasoning-dropped").severity is Severity.INFO

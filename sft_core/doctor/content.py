@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sft_core.doctor.answers import SHOWN
 from sft_core.doctor.case import Case, Found
 from sft_core.types import Finding, Message, Severity
@@ -98,7 +100,7 @@ def _name(tool: dict[str, object]) -> str:
 def reasoning_dropped(case: Case) -> Found:
     printed = _squeezed(case.rendered.text)
     turns = [i for i, it in enumerate(case.example.messages) if it.role == "assistant"]
-    for index in turns:
+    for index in reversed(turns):  # the last answer is the gravest case, and must not be hidden
         reasoning = case.said(index).reasoning
         if reasoning and _squeezed(reasoning) not in printed:
             last = index == turns[-1]
@@ -129,8 +131,6 @@ def date_printed(case: Case) -> Found:
 
 
 def _dates(case: Case, until: int) -> tuple[int, ...]:
-    from datetime import datetime
-
     found: list[int] = []
     for pattern in ("%d %b %Y", "%Y-%m-%d", "%B %d, %Y", "%d %B %Y"):
         date = datetime.now().strftime(pattern)
