@@ -19,6 +19,7 @@ from tqdm import tqdm
 from sft_core.events import (
     Answered,
     EvalLogged,
+    Perplexity,
     PhaseEntered,
     RunEvent,
     RunStarted,
@@ -29,7 +30,7 @@ from sft_core.events import (
     Warned,
 )
 from sft_core.record import RunRecord
-from sft_core.reports import Diagnosis
+from sft_core.reports import Diagnosis, perplexity_ratio
 from sft_core.rundir import never
 
 Point = tuple[float, float]
@@ -37,6 +38,7 @@ Point = tuple[float, float]
 WIDTH: Final = 64
 HEIGHT: Final = 12
 ROWS_SHOWN: Final = 5
+_HEADS: Final = {Side.BASE: "before", Side.TUNED: "after"}
 
 
 class Progress:
@@ -130,8 +132,7 @@ def scores(found: Mapping[Side, Score]) -> str:
     """Exact match as a table: before and after, overall, by category, by whether the fact stood
     in training in other words."""
     sides = [side for side in Side if side in found]
-    heads = {Side.BASE: "before", Side.TUNED: "after"}
-    lines = ["".join([f"{'exact match':<24}", *(f"{heads[side]:>16}" for side in sides)])]
+    lines = ["".join([f"{'exact match':<24}", *(f"{_HEADS[side]:>16}" for side in sides)])]
     for name in _names(found[sides[0]]):
         cells = (f"{_cell(_tally(found[side], name)):>16}" for side in sides)
         lines.append("".join([f"{name:<24}", *cells]))
@@ -163,6 +164,22 @@ def _cell(tally: Tally | None) -> str:
 
 def _stopped(tally: Tally) -> str:
     return f"{tally.stopped}/{tally.count}"
+
+
+def perplexities(read: Mapping[Side, Perplexity]) -> str:
+    """How well raw texts are predicted, as a table: before and after, and what they were."""
+    sides = [side for side in Side if side in read]
+    lines = ["".join([f"{'raw text':<24}", *(f"{_HEADS[side]:>16}" for side in sides)])]
+    rows = {"perplexity": "perplexity", "bits per byte": "bits_per_byte", "nats per token": "loss"}
+    for name, figure in rows.items():
+        cells = (f"{getattr(read[side], figure):>16.4g}" for side in sides)
+        lines.append("".join([f"{name:<24}", *cells]))
+    ratio = perplexity_ratio(read)
+    if ratio is not None:
+        lines.append(f"{'after / before':<24}{'':>16}{ratio:>16.4g}")
+    one = read[sides[0]]
+    counted = f"{one.documents:,} texts, {one.tokens:,} tokens, {one.bytes:,} bytes predicted"
+    return "\n".join([*lines, counted])
 
 
 def diagnosis(report: Diagnosis, width: int = 88) -> str:

@@ -15,33 +15,12 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from sft_core.scores import Perplexity as Perplexity
+from sft_core.scores import Score as Score
+from sft_core.scores import Tally as Tally
 from sft_core.types import DataError
 
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """``exact`` of ``count`` answers were right, ``stopped`` of them ended by themselves."""
-
-    name: str
-    count: int
-    exact: int
-    stopped: int
-
-    @property
-    def share(self) -> float:
-        """Exact match in [0, 1]; 0 where nothing was asked."""
-        return self.exact / self.count if self.count else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Exact match over a set, overall, by category, and by whether the fact that the answer
-    needs stood in training in other words (``seen``), or did not (``unseen``)."""
-
-    overall: Tally
-    by_category: tuple[Tally, ...] = ()
-    seen: Tally | None = None
-    unseen: Tally | None = None
+# What measuring finds stands in a room of its own, and is imported from here by all others.
 
 
 # -- a run ------------------------------------------------------------------------------------
@@ -296,7 +275,15 @@ class TokenLosses:
     losses: tuple[float | None, ...]
 
 
-Event = RunEvent | AnswerEvent | ModelMeasured | TokenLosses
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerplexityMeasured:
+    """How well ``side`` predicts raw texts, all of them together."""
+
+    side: Side
+    perplexity: Perplexity
+
+
+Event = RunEvent | AnswerEvent | ModelMeasured | TokenLosses | PerplexityMeasured
 
 _CLASSES: Final[dict[str, type[Any]]] = {cls.__name__: cls for cls in Event.__args__}
 E = TypeVar("E")

@@ -1,24 +1,20 @@
 """What can be asked of the compute process: train, compare, evaluate, measure.
 
 Each job is a frozen value of plain things. Its ``perform`` imports torch and models where it
-runs, never where it is made. The models that were used last stay open on a shelf in that
-process, so that a second comparison starts at once.
+runs, never where it is made.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
-from sft_core.catalogue import find
 from sft_core.compute import Job
-from sft_core.config import GenerateConfig, LabConfig, ModelConfig
-from sft_core.encode import encode
+from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TemplateConfig
 from sft_core.events import (
     Event,
     ModelMeasured,
@@ -29,15 +25,9 @@ from sft_core.events import (
     TokenLosses,
 )
 from sft_core.rundir import RunDirectory, execute
-from sft_core.sandbox import render
+from sft_core.scene import Scene, clear_shelf
 from sft_core.settings import HOST, TABLE, Host
-from sft_core.templates import resolve
-from sft_core.tokenizer import load_tokenizer
-from sft_core.types import Example, LimitError, Message, ModelError, StorageError, Template
-
-if TYPE_CHECKING:
-    from sft_core.generate import Voice
-    from sft_core.models import Opened
+from sft_core.types import Example, LimitError, Message, StorageError
 
 BOTH: Final = (Side.BASE, Side.TUNED)
 
@@ -51,6 +41,7 @@ SAFE_SHARE: Final = 0.85
 GUESSED_ROWS: Final = 1000
 GUESSED_TEST_ROWS: Final = 64
 GRADED_AT_ONCE: Final = 32
+READ_AT_ONCE: Final = 8192
 
 # -- the jobs ---------------------------------------------------------------------------------
 
@@ -64,7 +55,7 @@ class TrainJob(Job):
     lasting: ClassVar[bool] = True
 
     def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
-        _SHELF.clear()  # a model in training wants the memory
+        clear_shelf()  # a model in training wants the memory
         yield from execute(self.config, RunDirectory(self.run_dir), should_stop)
 
     def uses(self, run_dir: Path) -> bool:
@@ -110,21 +101,23 @@ class CompareJob(Job):
     """Have base and tuned answer ``prompts``, streaming together.
 
     With ``run_dir``, model and template are those of that run, and ``config`` counts for nothing
-    else than what ``generate`` says; without, ``config``'s base model answers alone.
+    else than what ``generate`` says; without, ``config``'s base model answers alone. ``template``
+    is what prompts are written in instead of what training wrote them in.
     """
 
     run_dir: Path | None
     config: LabConfig
     prompts: tuple[tuple[Message, ...], ...]
     generate: GenerateConfig
+    template: TemplateConfig | None = None
 
     def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         from sft_core.generate import compare
 
-        scene = _Scene.of(self.run_dir, self.config)
+        scene = Scene.of(self.run_dir, self.config, self.template)
         base = yield from scene.voice(Side.BASE)
         tuned = (yield from scene.voice(Side.TUNED)) if self.run_dir else None
-        yield from compare(base, tuned, self.prompts, scene.template, self.generate, should_stop)
+        yield from compare(base, tuned, self.prompts, scene.asked, self.generate, should_stop)
 
     def check(self, host: Host) -> None:
         _allow("prompts", len(self.prompts), host.max_prompts, "max_prompts")
@@ -141,17 +134,19 @@ class CompareJob(Job):
 @dataclass(frozen=True, slots=True)
 class EvaluateJob(Job):
     """Grade the answers of ``sides`` to ``rows``, or to the rows that the run kept for testing
-    where ``rows`` is None. Without ``run_dir`` only the base model can be graded."""
+    where ``rows`` is None. Without ``run_dir`` only the base model can be graded. ``template`` is
+    what prompts are written in instead of what training wrote them in."""
 
     run_dir: Path | None
     config: LabConfig
     rows: tuple[Example, ...] | None = None
     sides: tuple[Side, ...] = BOTH
+    template: TemplateConfig | None = None
 
     def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         from sft_core.evaluate import grade
 
-        scene = _Scene.of(self.run_dir, self.config)
+        scene = Scene.of(self.run_dir, self.config, self.template)
         rows = self.rows
         if rows is None:
             rows = scene.directory.test_rows() if scene.directory else ()
@@ -160,7 +155,7 @@ class EvaluateJob(Job):
             voice = yield from scene.voice(side)
             yield PhaseEntered(phase=f"Asking the {side} model")
             yield from grade(
-                voice, rows, seen or None, scene.template, self.config.generate, should_stop
+                voice, rows, seen or None, scene.asked, self.config.generate, should_stop
             )
             if should_stop():
                 return
@@ -181,6 +176,46 @@ class EvaluateJob(Job):
 
 
 @dataclass(frozen=True, slots=True)
+class PerplexityJob(Job):
+    """How well ``sides`` predict raw ``texts``, each a document of its own: asked of base and
+    tuned, what the run has forgotten. Without ``run_dir`` only the base model can be measured."""
+
+    run_dir: Path | None
+    config: LabConfig
+    texts: tuple[str, ...]
+    sides: tuple[Side, ...] = BOTH
+
+    def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
+        from sft_core.perplexity import measure
+
+        scene = Scene.of(self.run_dir, self.config)
+        for side in self.sides:
+            voice = yield from scene.voice(side)
+            yield PhaseEntered(phase=f"Reading texts with the {side} model")
+            yield from measure(voice, self.texts, should_stop)
+            if should_stop():
+                return
+
+    def check(self, host: Host) -> None:
+        host.check(self.config)
+        _allow("texts", len(self.texts), host.max_rows, "max_rows")
+        most = int(host.max_upload_mb * 10**6)
+        _allow("bytes of text", self._bytes(), most, "max_upload_mb")
+
+    def uses(self, run_dir: Path) -> bool:
+        return run_dir == self.run_dir
+
+    def gpu_seconds(self) -> float:
+        # Two bytes a token is few, and at most every token is read twice, in two windows.
+        batches = math.ceil(self._bytes() / READ_AT_ONCE)
+        return OPENING_SECONDS + batches * len(self.sides) * SECONDS_A_MICRO_BATCH
+
+    def _bytes(self) -> int:
+        # A lone half of a character is no UTF-8; measuring says so in a sentence.
+        return sum(len(text.encode(errors="replace")) for text in self.texts)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLossJob(Job):
     """The loss of every token of ``example``, trained or not, under each of ``sides``: what the
     model would have had to learn there, and what it has learnt."""
@@ -191,7 +226,7 @@ class TokenLossJob(Job):
     sides: tuple[Side, ...] = BOTH
 
     def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
-        scene = _Scene.of(self.run_dir, self.config)
+        scene = Scene.of(self.run_dir, self.config)
         for side in self.sides:
             voice = yield from scene.voice(side)
             if should_stop():
@@ -232,92 +267,3 @@ def _allow(what: str, count: int, bound: int, key: str) -> None:
             f"There are {count:,} {what}, but this host allows {bound:,} at once "
             f"({TABLE[key].variable}). Use fewer, or run the lab on your own machine."
         )
-
-
-# -- open models ------------------------------------------------------------------------------
-
-_SHELF: Final[OrderedDict[Hashable, Voice]] = OrderedDict()
-SHELF_SIZE: Final = 2
-
-
-def _from_shelf(key: Hashable, open_it: Callable[[], Voice]) -> Voice:
-    """The open model of that key; opened now, in the place of the one least recently used, where
-    it is not there."""
-    if key not in _SHELF:
-        while len(_SHELF) >= SHELF_SIZE:
-            _SHELF.popitem(last=False)
-        _SHELF[key] = open_it()
-    _SHELF.move_to_end(key)
-    return _SHELF[key]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """What a job about models needs to know: whose run, which model, which template."""
-
-    directory: RunDirectory | None
-    config: LabConfig
-    template: Template
-
-    @classmethod
-    def of(cls, run_dir: Path | None, config: LabConfig) -> Self:
-        directory = RunDirectory.open(run_dir) if run_dir else None
-        if directory:
-            config = directory.config()
-        template = directory.template() if directory else None
-        if template is None:
-            tokenizer = load_tokenizer(find(config.model.name).tokenizer)
-            template = resolve(config.template, tokenizer)
-        return cls(directory, config, template)
-
-    def voice(self, side: Side) -> Generator[Event, None, Voice]:
-        """Says what it does, and returns the opened model."""
-        yield PhaseEntered(phase=f"Opening the {side} model")
-        return self._base() if side is Side.BASE else self._tuned()
-
-    def _base(self) -> Voice:
-        """The model as it was before the first step, random weights included."""
-        from sft_core.models import open_model
-
-        config, seed = self.config.model, self.config.train.seed
-        key = (config, self.template, seed)
-        return _from_shelf(key, lambda: _voice(Side.BASE, open_model(config, self.template, seed)))
-
-    def _tuned(self) -> Voice:
-        from sft_core.models import open_folder
-
-        folder = self.directory.weights() if self.directory else None
-        if folder is None:
-            raise ModelError(
-                "This run has saved no weights: it ended before its first checkpoint. Start it "
-                "again, and let it take a few steps more."
-            )
-        written = max(file.stat().st_mtime_ns for file in folder.glob("*.safetensors"))
-        key = (folder, written)
-        return _from_shelf(key, lambda: _voice(Side.TUNED, open_folder(folder)))
-
-    def losses(self, voice: Voice, example: Example) -> tuple[float | None, ...]:
-        """The loss of each token of ``example``; None for the first."""
-        import torch
-
-        from sft_core.loss import per_token_loss
-        from sft_core.models import arguments
-
-        tokenizer = voice.tokenizer
-        rendered = render(self.template, example, tokenizer.special_tokens)
-        encoded = encode(rendered, tokenizer, self.config.policy, self.config.train.max_length)
-        ids = torch.tensor([encoded.ids], device=voice.model.device)
-        with torch.inference_mode():
-            inputs = arguments(voice.model, input_ids=ids, attention_mask=torch.ones_like(ids))
-            logits = voice.model.eval()(**inputs).logits
-        found = per_token_loss(logits, ids)[0].tolist()
-        return (None, *found[1:])
-
-
-def _voice(side: Side, opened: Opened) -> Voice:
-    from sft_core.generate import Voice
-    from sft_core.models import device
-
-    voice = Voice.of(side, opened)
-    voice.model.to(device())
-    return voice

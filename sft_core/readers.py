@@ -12,6 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -29,13 +30,41 @@ _HUB_BLOCK: Final = 2**18
 def read_file(path: Path) -> Iterator[Any]:
     """The rows of a JSON, JSONL, CSV, TSV or Parquet file; all but Parquet may be gzipped. Raises
     DataError where the file is none of these or is damaged."""
+    with _opened(path) as file:
+        yield from _rows(file, path.name)
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """Raw documents: a .txt file is one, and any file of rows has one in the "text" of each row.
+    Raises DataError where the file cannot be read or a row has no text."""
+    if kind(path.name) == ".txt":
+        with _opened(path) as file, _decoded(file, path.name) as text:
+            return (text.read(),)
+    return tuple(_text(row, number, path.name) for number, row in enumerate(read_file(path), 1))
+
+
+def _text(row: Any, number: int, name: str) -> str:
+    if isinstance(row, DataError):
+        raise row
+    text = row.get("text") if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise DataError(
+            f'Row {number} of {name} has no "text". Give every row its document under that name, '
+            "or bring one document as a .txt file."
+        )
+    return text
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file, with a sentence for whatever is wrong with it. Raises DataError."""
     if not path.is_file():
         raise DataError(f"There is no file {path.name}. Check its name and its folder.")
     if path.stat().st_size == 0:
         raise DataError(f"{path.name} is empty.")
     try:
         with path.open("rb") as file:
-            yield from _rows(file, path.name)
+            yield file
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not UTF-8 text (byte {error.start}). Save it as UTF-8 and try again."
@@ -57,10 +86,7 @@ def _rows(file: IO[bytes], name: str) -> Iterator[Any]:
     if kind(name) == ".parquet":
         yield from _parquet(file, name)
         return
-    if name.lower().endswith(".gz"):
-        file = cast(IO[bytes], gzip.GzipFile(fileobj=file))
-    # A byte order mark, as spreadsheets write it, is no part of the first column's name.
-    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+    with _decoded(file, name) as text:
         match kind(name):
             case ".json":
                 yield from _json(text, name)
@@ -75,6 +101,14 @@ def _rows(file: IO[bytes], name: str) -> Iterator[Any]:
                     f"{name} is no kind of file that the lab reads. Bring JSON, JSONL, CSV or "
                     "Parquet."
                 )
+
+
+def _decoded(file: IO[bytes], name: str) -> IO[str]:
+    """An open file as text, unpacked where its name says so."""
+    if name.lower().endswith(".gz"):
+        file = cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    # A byte order mark, as spreadsheets write it, is no part of the first column's name.
+    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
 
 
 def _json(file: IO[str], name: str) -> Iterator[Any]:

@@ -4,6 +4,7 @@ wrong with a data set, an answer, an evaluation."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from sft_core.config import GenerateConfig, MaskPolicy
 from sft_core.data import Loaded
 from sft_core.doctor import Findings, doctor, examine, unreadable_rows
 from sft_core.encode import encode, encode_prompt
-from sft_core.events import Answered, Score, Side
+from sft_core.events import Answered, Perplexity, Score, Side
 from sft_core.formats import recognise, to_example
 from sft_core.rivals import Difference, compare, mask
 from sft_core.sandbox import render
@@ -145,11 +146,56 @@ def _answer(answer: Answered) -> dict[str, Any]:
     }
 
 
-def evaluation(run: str, found: Mapping[Side, Score]) -> dict[str, Any]:
+def evaluation(
+    run: str,
+    template: str,
+    found: Mapping[Side, Score],
+    read: Mapping[Side, Perplexity] | None = None,
+) -> dict[str, Any]:
     """The tuned model's figures at the top, the base model's under "base". Shares lie in [0, 1]
-    and are null where the data does not tell."""
+    and are null where the data does not tell. ``template`` is what prompts were written in.
+    What no answers or no texts were asked for is not there at all."""
     figures = {side: _figures(score) for side, score in found.items()}
-    return {"run": run, **figures.get(Side.TUNED, {}), "base": figures.get(Side.BASE)}
+    told: dict[str, Any] = {"run": run, "template": template, **figures.get(Side.TUNED, {})}
+    if found:
+        told["base"] = figures.get(Side.BASE)
+    if read:
+        told["perplexity"] = perplexities(read)
+    return told
+
+
+def perplexities(read: Mapping[Side, Perplexity]) -> dict[str, Any]:
+    """How well each side predicts raw texts. "ratio" is tuned / base: above 1, something was
+    forgotten."""
+    ratio = perplexity_ratio(read)
+    return {**{side.value: _predicted(it) for side, it in read.items()}, "ratio": ratio}
+
+
+def perplexity_ratio(read: Mapping[Side, Perplexity]) -> float | None:
+    """tuned / base, from the losses, so that it holds where a perplexity is too large a number;
+    None where one of them is missing, or where the ratio itself is too large."""
+    if len(read) < len(Side):
+        return None
+    try:
+        return math.exp(read[Side.TUNED].loss - read[Side.BASE].loss)
+    except OverflowError:
+        return None
+
+
+def _predicted(found: Perplexity) -> dict[str, Any]:
+    return {
+        "perplexity": _finite(found.perplexity),
+        "loss": found.loss,
+        "bits_per_byte": _finite(found.bits_per_byte),
+        "tokens": found.tokens,
+        "bytes": found.bytes,
+        "documents": found.documents,
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON knows no infinity."""
+    return number if math.isfinite(number) else None
 
 
 def _figures(score: Score) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from sft_core.events import (
     CheckpointSaved,
     EvalLogged,
     Event,
+    Perplexity,
+    PerplexityMeasured,
     PhaseEntered,
     RunFinished,
     RunQueued,
@@ -69,6 +71,7 @@ EVENTS: list[Event] = [
     CheckpointSaved(step=2, path="checkpoints/last", eval_loss=None),
     RunFinished(step=3, restored_step=2, seconds=4.5, run_dir="runs/r1"),
     Scored(side=Side.TUNED, score=SCORE),
+    PerplexityMeasured(side=Side.BASE, perplexity=Perplexity(12.5, 5, 20, 2)),
     Answered(
         side=Side.BASE,
         prompt=0,
@@ -93,8 +96,3 @@ def test_an_event_comes_back_from_its_line(event: Event) -> None:
 def test_a_line_that_is_no_event_is_refused(line: str) -> None:
     with pytest.raises(DataError):
         from_json(line)
-
-
-def test_a_share_of_nothing_is_zero() -> None:
-    assert Tally("none", 0, 0, 0).share == 0.0
-    assert SCORE.overall.share == 0.75

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tokens", "types", "config", "settings", "events", "record"),
+    ("tokens", "types", "config", "settings", "scores", "events", "record"),
     (
         "ahead",
         "catalogue",
@@ -41,11 +41,23 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "sampling",
         "generate",
         "evaluate",
+        "perplexity",
         "prepare",
         "learner",
         "train",
     ),
-    ("disk", "rundir", "compute", "jobs", "zerogpu", "worker", "jobqueue", "runs", "export"),
+    (
+        "disk",
+        "rundir",
+        "compute",
+        "scene",
+        "jobs",
+        "zerogpu",
+        "worker",
+        "jobqueue",
+        "runs",
+        "export",
+    ),
     ("reports", "console", "cli", "__main__", "ui"),
 )
 TENSOR_LIBRARIES = {"torch", "transformers", "accelerate", "peft"}

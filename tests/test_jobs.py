@@ -14,7 +14,6 @@ from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TemplateConf
 from sft_core.encode import encode
 from sft_core.events import (
     Answered,
-    Event,
     Graded,
     ModelMeasured,
     RunFinished,
@@ -39,7 +38,7 @@ from sft_core.types import (
     RunNotFoundError,
     TemplateError,
 )
-from tests.small_jobs import tiny, trained
+from tests.small_jobs import perform, tiny, trained
 
 PROMPTS = ((Message("user", "What is the capital of Peru?"),), (Message("user", "Hi"),))
 SHORT = GenerateConfig(max_new_tokens=5)
@@ -49,10 +48,6 @@ EXAMPLE = Example("e", (Message("user", "Hi"), Message("assistant", "Hello.")))
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return trained(tmp_path_factory.mktemp("runs") / "run")
-
-
-def perform(job: jobs.Job) -> list[Event]:
-    return list(job.perform(lambda: False))
 
 
 # -- compare ----------------------------------------------------------------------------------
@@ -92,26 +87,6 @@ def test_the_base_answers_what_it_would_have_before_training(run: RunDirectory) 
         for events in (alone, beside)
     ]
     assert ids[0] == ids[1]
-
-
-def test_a_second_comparison_finds_the_models_open(run: RunDirectory) -> None:
-    jobs._SHELF.clear()
-    perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT))
-    first = [id(voice.model) for voice in jobs._SHELF.values()]
-    perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT))
-    assert [id(voice.model) for voice in jobs._SHELF.values()] == first
-    perform(CompareJob(None, replace(tiny(), model=ModelConfig(width=8)), PROMPTS, SHORT))
-    assert len(jobs._SHELF) == jobs.SHELF_SIZE
-
-
-def test_weights_that_were_replaced_are_opened_again(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", max_steps=1)
-    perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT))
-    before = list(jobs._SHELF)
-    again = run.path / "model" / "model.safetensors"
-    again.write_bytes(again.read_bytes())
-    perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT))
-    assert list(jobs._SHELF) != before
 
 
 def test_a_run_without_weights_says_what_to_do(tmp_path: Path) -> None:

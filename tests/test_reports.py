@@ -124,7 +124,7 @@ def test_the_tuned_figures_stand_on_top_and_the_base_beside() -> None:
         Tally("unseen", 1, 0, 0),
     )
     before = Score(Tally("overall", 4, 0, 0))
-    found = evaluation("run", {Side.BASE: before, Side.TUNED: after})
+    found = evaluation("run", "chatml", {Side.BASE: before, Side.TUNED: after})
     assert found["exact_match"] == 0.75
     assert found["stopped"] == 0.5
     assert found["by_category"] == {"capital": 1.0, "code": 0.0}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from sft_core import reports
 from sft_core.cli.common import FAILED, OK, AddCommand, complain, print_json, why
-from sft_core.config import DataConfig, LabConfig
-from sft_core.console import Progress, beside, ctrl_c, curve, scores
+from sft_core.config import DataConfig, LabConfig, TemplateConfig
+from sft_core.console import Progress, beside, ctrl_c, curve, perplexities, scores
 from sft_core.data import load
 from sft_core.events import (
     Answered,
+    Perplexity,
+    PerplexityMeasured,
     RunEvent,
     RunFailed,
     RunInterrupted,
@@ -24,12 +27,13 @@ from sft_core.events import (
     to_json,
 )
 from sft_core.export import export as export_run
-from sft_core.jobs import CompareJob, EvaluateJob
+from sft_core.jobs import CompareJob, EvaluateJob, PerplexityJob
+from sft_core.readers import read_texts
 from sft_core.record import RunRecord
 from sft_core.rundir import CONFIG, RunDirectory, execute
 from sft_core.runs import new_id
 from sft_core.settings import HOST
-from sft_core.types import ConfigError, Example, LabError, Message
+from sft_core.types import ConfigError, DataError, Example, LabError, Message
 from sft_core.worker import use_cores
 
 DEMO_PROMPTS: Final = 3
@@ -41,8 +45,11 @@ def add_commands(command: AddCommand) -> None:
     trained.add_argument("--config", metavar="RUN.json", help="default: the built-in lesson")
     compared = command(compare, "Answers of base and tuned, side by side.")
     compared.add_argument("--prompt", action="append", required=True, metavar="TEXT")
-    evaluated = command(evaluate, "Exact match before and after.")
+    evaluated = command(evaluate, "Exact match, and perplexity of raw text, before and after.")
     evaluated.add_argument("--data", metavar="FILE", help="rows; else the run's own test rows")
+    evaluated.add_argument(
+        "--text", metavar="FILE", help='raw text: one document (.txt), or a "text" in every row'
+    )
     exported = command(export, "A zip with weights, settings, rows and a script.")
     exported.add_argument("--out", type=Path, metavar="FILE", help="default: RUN.zip")
     for made in (compared, evaluated, exported):
@@ -50,7 +57,7 @@ def add_commands(command: AddCommand) -> None:
     for made in (compared, evaluated):
         made.add_argument("--json", action="store_true", help="print JSON")
     shown = command(demo, "Train, score and compare the built-in default.")
-    for made in (trained, compared, shown):
+    for made in (trained, compared, evaluated, shown):
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     for made in (trained, compared, evaluated, exported, shown):
         made.add_argument("--runs", type=Path, default=HOST.runs_dir, metavar="DIR")
@@ -97,7 +104,7 @@ def _followed(config: LabConfig, directory: RunDirectory) -> Iterator[RunEvent]:
 
 def compare(arguments: argparse.Namespace) -> int:
     directory = _find_run(arguments.run, arguments.runs)
-    config = directory.config().with_settings(arguments.set)
+    config = _asked(directory.config(), arguments.set)
     for prompt, answers in _answers(directory, config, arguments.prompt):
         if arguments.json:
             print_json(reports.answers(prompt, answers))
@@ -106,13 +113,36 @@ def compare(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _asked(trained: LabConfig, settings: Sequence[str]) -> LabConfig:
+    """A finished run's configuration with other settings for asking it: its template and how
+    answers are drawn. Raises ConfigError for any other change, which would do nothing."""
+    config = trained.with_settings(settings)
+    if trained.but(template=config.template, generate=config.generate) != config:
+        raise ConfigError(
+            "A finished run can be asked with other settings of template and generate only; data, "
+            "model, policy and train are what it was trained with. Train another run to change "
+            "those."
+        )
+    template = config.template
+    if template.name != trained.template.name and template.source == trained.template.source:
+        # Another name means another template, and not the run's own source under that name.
+        config = config.but(template=replace(template, source=None))
+    return config
+
+
+def _other_template(directory: RunDirectory, config: LabConfig) -> TemplateConfig | None:
+    """What prompts are written in where it is not what the run was trained with."""
+    return None if config.template == directory.config().template else config.template
+
+
 def _answers(
     directory: RunDirectory, config: LabConfig, prompts: Sequence[str]
 ) -> Iterator[tuple[str, dict[Side, Answered]]]:
     """Each prompt with the answer of base and tuned."""
     use_cores()
     asked = tuple((Message("user", prompt),) for prompt in prompts)
-    job = CompareJob(directory.path, config, asked, config.generate)
+    template = _other_template(directory, config)
+    job = CompareJob(directory.path, config, asked, config.generate, template)
     found: dict[int, dict[Side, Answered]] = {}
     with ctrl_c(sys.stderr) as should_stop:
         for event in job.perform(should_stop):
@@ -124,30 +154,73 @@ def _answers(
 
 def evaluate(arguments: argparse.Namespace) -> int:
     directory = _find_run(arguments.run, arguments.runs)
-    rows = None
-    if arguments.data:
-        loaded = load(DataConfig(source=arguments.data))
-        rows = loaded.held_out or loaded.examples
-        for bad in loaded.bad:
-            complain(f"row {bad.row}: {bad.message}", FAILED)
-    found = _scores(directory, rows)
+    config = _asked(directory.config(), arguments.set)
+    texts = read_texts(Path(arguments.text)) if arguments.text else ()
+    rows = _rows(directory, arguments.data, may_be_none=bool(arguments.text))
+    with ctrl_c(sys.stderr) as should_stop:
+        found = _scores(directory, config, rows, should_stop) if rows is not None else {}
+        read = {}
+        if arguments.text and not (found and should_stop()):  # a stop keeps the scores
+            read = _perplexities(directory, config, texts, should_stop)
     if arguments.json:
-        print_json(reports.evaluation(directory.id, found))
+        print_json(reports.evaluation(directory.id, config.template.name, found, read))
     else:
-        print(scores(found))
+        tables = [scores(found)] if found else []
+        print("\n\n".join([*tables, *([perplexities(read)] if read else [])]))
     return OK
 
 
-def _scores(directory: RunDirectory, rows: tuple[Example, ...] | None) -> dict[Side, Score]:
-    """Exact match of base and tuned on ``rows``, or on the rows that the run kept for testing."""
+def _rows(
+    directory: RunDirectory, data: str | None, may_be_none: bool
+) -> tuple[Example, ...] | None:
+    """The rows to ask: those of ``data``, else those that the run kept for testing; None where
+    it kept none and that ``may_be_none``."""
+    if not data:
+        try:
+            return directory.test_rows()
+        except DataError:
+            if may_be_none:
+                return None
+            raise
+    loaded = load(DataConfig(source=data))
+    for bad in loaded.bad:
+        complain(f"row {bad.row}: {bad.message}", FAILED)
+    return loaded.held_out or loaded.examples
+
+
+def _scores(
+    directory: RunDirectory,
+    config: LabConfig,
+    rows: tuple[Example, ...],
+    should_stop: Callable[[], bool],
+) -> dict[Side, Score]:
+    """Exact match of base and tuned on ``rows``, asked as ``config`` says."""
     use_cores()
     found: dict[Side, Score] = {}
-    with ctrl_c(sys.stderr) as should_stop:
-        for event in EvaluateJob(directory.path, directory.config(), rows).perform(should_stop):
-            if isinstance(event, Scored):
-                found[event.side] = event.score
+    template = _other_template(directory, config)
+    job = EvaluateJob(directory.path, config, rows, template=template)
+    for event in job.perform(should_stop):
+        if isinstance(event, Scored):
+            found[event.side] = event.score
     if not found:
         raise LabError("Stopped before every row was asked, so there is no score.")
+    return found
+
+
+def _perplexities(
+    directory: RunDirectory,
+    config: LabConfig,
+    texts: tuple[str, ...],
+    should_stop: Callable[[], bool],
+) -> dict[Side, Perplexity]:
+    """How well base and tuned predict raw ``texts``."""
+    use_cores()
+    found: dict[Side, Perplexity] = {}
+    for event in PerplexityJob(directory.path, config, texts).perform(should_stop):
+        if isinstance(event, PerplexityMeasured):
+            found[event.side] = event.perplexity
+    if not found:
+        raise LabError("Stopped before every text was read, so there is no perplexity.")
     return found
 
 
@@ -181,7 +254,8 @@ def demo(arguments: argparse.Namespace) -> int:
         return complain(last.message, FAILED)
     print(f"\n{curve(record)}\n")
     rows = directory.test_rows()
-    print(f"{scores(_scores(directory, rows))}\n")
+    with ctrl_c(sys.stderr) as should_stop:
+        print(f"{scores(_scores(directory, config, rows, should_stop))}\n")
     for prompt, answers in _answers(directory, config, _demo_prompts(rows)):
         print(beside(prompt, answers), end="\n\n")
     print(f"Ask it more: python -m sft_core compare --run {directory.path} --prompt TEXT")
