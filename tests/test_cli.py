@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from sft_core.cli import main
-from sft_core.events import from_json
-from sft_core.rundir import RunDirectory
+from sft_core.config import DataConfig, TemplateConfig
+from sft_core.events import RunFinished, from_json
+from sft_core.rundir import RunDirectory, execute
 from tests.small_jobs import tiny, trained
 
 ROOT = Path(__file__).resolve().parents[1]
 ALPACA = {"instruction": "Say hi", "output": "Hi."}
 BAD = {"colour": "red"}
+FEW = [ALPACA | {"instruction": f"Say {word}", "output": word} for word in ("hi", "ho", "hey")]
 
 Out = pytest.CaptureFixture[str]
 
@@ -406,6 +408,93 @@ def test_evaluate_takes_rows_of_one_s_own(run: RunDirectory, tmp_path: Path, cap
     missing = str(tmp_path / "missing.jsonl")
     assert main(["evaluate", "--run", str(run.path), "--data", missing, "--json"]) == 1
     assert "no file missing.jsonl" in capsys.readouterr().err
+
+
+def test_evaluate_reads_raw_text(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:
+    texts = rows(tmp_path / "texts.jsonl", {"text": "Lima is in Peru."}, {"text": "Ä" * 400})
+    data = rows(tmp_path / "rows.jsonl", ALPACA)
+    options = ["evaluate", "--run", str(run.path), "--text", texts, "--data", data]
+    assert main([*options, "--json"]) == 0
+    (found,) = printed(capsys)
+    assert found["rows"] == 1
+    read = found["perplexity"]
+    for side in ("base", "tuned"):
+        assert (read[side]["tokens"], read[side]["documents"]) == (816, 2)
+    assert read["ratio"] == pytest.approx(read["tuned"]["perplexity"] / read["base"]["perplexity"])
+    assert main(options) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("exact match") < shown.index("raw text") < shown.index("816 tokens")
+
+
+def test_evaluate_reads_text_of_a_run_without_test_rows(tmp_path: Path, capsys: Out) -> None:
+    config = tiny(max_steps=1).but(data=DataConfig(source=rows(tmp_path / "r.jsonl", *FEW)))
+    directory = RunDirectory.create(tmp_path / "run", config)
+    assert isinstance(list(execute(config, directory))[-1], RunFinished)
+    text = tmp_path / "one.txt"
+    text.write_text("Lima is in Peru.\n", encoding="utf-8")
+    options = ["evaluate", "--run", str(directory.path)]
+    assert main([*options, "--text", str(text), "--json"]) == 0
+    (found,) = printed(capsys)
+    assert set(found) == {"run", "template", "perplexity"}
+    assert found["perplexity"]["base"]["bytes"] == 17
+    assert main([*options, "--text", str(text)]) == 0
+    assert "exact match" not in capsys.readouterr().out
+    assert main(options) == 1, "without text there is nothing to say"
+
+
+def test_evaluate_says_what_is_wrong_with_a_text(
+    run: RunDirectory, tmp_path: Path, capsys: Out
+) -> None:
+    for file in (str(tmp_path / "gone.txt"), rows(tmp_path / "rows.jsonl", ALPACA)):
+        assert main(["evaluate", "--run", str(run.path), "--text", file]) == 1
+        said = capsys.readouterr()
+        assert not said.out
+        assert "no file gone.txt" in said.err or 'has no "text"' in said.err
+
+
+def test_evaluate_asks_in_another_template(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:
+    data = rows(tmp_path / "rows.jsonl", *FEW)
+    options = ["evaluate", "--run", str(run.path), "--data", data, "--json"]
+    assert main(options) == 0
+    other = ["--set", "template.name=alpaca", "--set", "generate.max_new_tokens=3"]
+    assert main([*options, *other]) == 0
+    own, alpaca = printed(capsys)
+    assert (own["template"], alpaca["template"]) == ("inst-resp", "alpaca")
+
+
+def test_another_template_reaches_the_model(run: RunDirectory, capsys: Out) -> None:
+    options = ["compare", "--run", str(run.path), "--prompt", "Hi", "--json"]
+    assert main([*options, "--set", "template.name=alpaca"]) == 0
+    assert main([*options, "--set", "template.source={{ messages[0].content }}"]) == 0
+    alpaca, own = printed(capsys)
+    assert "### Instruction:\nHi" in bytes(alpaca["tuned"]["prompt_ids"]).decode()
+    assert own["tuned"]["prompt_ids"] == list(b"Hi")
+
+
+def test_a_name_means_that_template_and_not_the_run_s_own_source(
+    tmp_path: Path, capsys: Out
+) -> None:
+    own = "{% for m in messages %}[{{ m.content }}]<END>{% endfor %}"
+    config = tiny(max_steps=1).but(template=TemplateConfig("mine", own))
+    directory = RunDirectory.create(tmp_path / "run", config)
+    assert isinstance(list(execute(config, directory))[-1], RunFinished)
+    options = ["compare", "--run", str(directory.path), "--prompt", "Hi", "--json"]
+    assert main([*options, "--set", "template.name=alpaca"]) == 0
+    assert main([*options, "--set", "max_new_tokens=2"]) == 0
+    alpaca, mine = printed(capsys)
+    assert b"### Instruction" in bytes(alpaca["base"]["prompt_ids"])
+    assert mine["base"]["prompt_ids"][:4] == list(b"[Hi]")
+
+
+@pytest.mark.parametrize("command", [["compare", "--prompt", "Hi"], ["evaluate"]])
+@pytest.mark.parametrize("setting", ["epochs=99", "model.name=x", "policy.end_of_turn=false"])
+def test_a_finished_run_is_not_trained_otherwise(
+    run: RunDirectory, capsys: Out, command: list[str], setting: str
+) -> None:
+    assert main([*command, "--run", str(run.path), "--set", setting]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert "template and generate only" in said.err
 
 
 def test_export_writes_where_it_is_told(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:

@@ -9,10 +9,11 @@ import threading
 import pytest
 
 from sft_core.config import LabConfig
-from sft_core.console import Progress, beside, ctrl_c, curve, printable, scores
+from sft_core.console import Progress, beside, ctrl_c, curve, perplexities, printable, scores
 from sft_core.events import (
     Answered,
     EvalLogged,
+    Perplexity,
     PhaseEntered,
     RunStarted,
     Score,
@@ -109,6 +110,21 @@ def test_scores_stand_beside_each_other() -> None:
     assert any("capital" in line and "3/4 = 0.75" in line for line in table)
     assert any("seen in training" in line and "3/3 = 1.00" in line for line in table)
     assert table[-1].split()[-2:] == ["1/4", "4/4"]
+
+
+def test_perplexities_stand_beside_each_other() -> None:
+    read = {Side.BASE: Perplexity(8.0, 4, 16, 2), Side.TUNED: Perplexity(12.0, 4, 16, 2)}
+    table = [line.split() for line in perplexities(read).splitlines()]
+    assert table == [
+        ["raw", "text", "before", "after"],
+        ["perplexity", "7.389", "20.09"],
+        ["bits", "per", "byte", "0.7213", "1.082"],
+        ["nats", "per", "token", "2", "3"],
+        ["after", "/", "before", "2.718"],
+        ["2", "texts,", "4", "tokens,", "16", "bytes", "predicted"],
+    ]
+    alone = perplexities({Side.BASE: read[Side.BASE]})
+    assert "after" not in alone
 
 
 def test_answers_stand_beside_each_other() -> None:

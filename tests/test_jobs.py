@@ -16,6 +16,7 @@ from sft_core.events import (
     Answered,
     Graded,
     ModelMeasured,
+    PerplexityMeasured,
     RunFinished,
     Scored,
     ScoreLogged,
@@ -23,7 +24,15 @@ from sft_core.events import (
     TextGenerated,
     TokenLosses,
 )
-from sft_core.jobs import CompareJob, EvaluateJob, SizeJob, TokenLossJob, TrainJob
+from sft_core.jobs import (
+    CompareJob,
+    EvaluateJob,
+    PerplexityJob,
+    SizeJob,
+    TokenLossJob,
+    TrainJob,
+)
+from sft_core.perplexity import POSITIONS
 from sft_core.record import RunStatus
 from sft_core.rundir import RunDirectory
 from sft_core.sandbox import render
@@ -38,7 +47,7 @@ from sft_core.types import (
     RunNotFoundError,
     TemplateError,
 )
-from tests.small_jobs import perform, tiny, trained
+from tests.small_jobs import perform, phases, tiny, trained
 
 PROMPTS = ((Message("user", "What is the capital of Peru?"),), (Message("user", "Hi"),))
 SHORT = GenerateConfig(max_new_tokens=5)
@@ -160,6 +169,62 @@ def test_a_stop_ends_it(run: RunDirectory, make: type[jobs.Job]) -> None:
     assert time.monotonic() - begun < 2.0
 
 
+def test_prompts_can_be_written_in_another_template(run: RunDirectory) -> None:
+    other = TemplateConfig("mine", "{{ messages[0].content }}?")
+    compared = perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT, other))
+    asked = {event.prompt_ids for event in compared if isinstance(event, Answered)}
+    assert asked == {tuple(f"{prompt[0].text}?".encode()) for prompt in PROMPTS}
+    rows = (EXAMPLE,) * 2
+    graded = [
+        [
+            event.answer
+            for event in perform(EvaluateJob(run.path, run.config(), rows, template=template))
+            if isinstance(event, Graded) and event.side is Side.TUNED
+        ]
+        for template in (None, other)
+    ]
+    assert graded[0] != graded[1]
+
+
+# -- perplexity -------------------------------------------------------------------------------
+
+TEXTS = ("Lima is the capital of Peru.", "", "Schäfchen " * 60)
+
+
+def test_base_and_tuned_read_the_same_texts(run: RunDirectory) -> None:
+    events = perform(PerplexityJob(run.path, LabConfig(), TEXTS))
+    found = {e.side: e.perplexity for e in events if isinstance(e, PerplexityMeasured)}
+    assert list(found) == list(Side)
+    base, tuned = found[Side.BASE], found[Side.TUNED]
+    assert base.tokens == tuned.tokens == base.bytes == sum(len(t.encode()) for t in TEXTS)
+    assert base.documents == 2
+    assert base.loss == pytest.approx(math.log(260), abs=0.5), "random weights guess"
+    assert base.nats != tuned.nats
+    assert phases(events)[1] == "Reading texts with the base model"
+
+
+def test_without_a_run_the_base_model_reads_alone(run: RunDirectory) -> None:
+    (alone,) = [
+        event
+        for event in perform(PerplexityJob(None, tiny(), TEXTS, (Side.BASE,)))
+        if isinstance(event, PerplexityMeasured)
+    ]
+    beside = perform(PerplexityJob(run.path, LabConfig(), TEXTS))
+    assert alone in beside
+
+
+def test_a_stop_gives_no_perplexity(run: RunDirectory) -> None:
+    events = list(PerplexityJob(run.path, LabConfig(), TEXTS).perform(lambda: True))
+    assert phases(events) == ["Opening the base model", "Reading texts with the base model"]
+    assert len(events) == 2
+
+
+def test_texts_are_estimated_by_their_size() -> None:
+    short, long = (PerplexityJob(None, tiny(), ("\ud83dx" * n,)) for n in (1, 10**6))
+    assert long.gpu_seconds() > short.gpu_seconds() > 0
+    assert jobs.READ_AT_ONCE == POSITIONS
+
+
 # -- losses, sizes ----------------------------------------------------------------------------
 
 
@@ -220,10 +285,14 @@ def test_jobs_keep_within_what_the_host_allows(run: RunDirectory) -> None:
         EvaluateJob(run.path, tiny(), (EXAMPLE,) * (space.max_rows + 1)),
         EvaluateJob(None, replace(tiny(), train=TrainConfig(max_length=10**6)), ()),
         TokenLossJob(None, replace(tiny(), train=TrainConfig(max_length=10**6)), EXAMPLE),
+        PerplexityJob(run.path, tiny(), ("a",) * (space.max_rows + 1)),
+        PerplexityJob(run.path, tiny(), ("é" * 10**6,) * 11),
+        PerplexityJob(None, replace(tiny(), train=TrainConfig(max_length=10**6)), TEXTS),
     ):
         with pytest.raises(LimitError, match="this host allows"):
             job.check(space)
     CompareJob(None, tiny(), PROMPTS, SHORT).check(space)
+    PerplexityJob(None, tiny(), TEXTS).check(space)
 
 
 def test_jobs_know_whose_run_they_read(run: RunDirectory, tmp_path: Path) -> None:
@@ -232,6 +301,7 @@ def test_jobs_know_whose_run_they_read(run: RunDirectory, tmp_path: Path) -> Non
         CompareJob(run.path, tiny(), PROMPTS, SHORT),
         EvaluateJob(run.path, tiny()),
         TokenLossJob(run.path, tiny(), EXAMPLE),
+        PerplexityJob(run.path, tiny(), TEXTS),
     ):
         assert job.uses(run.path)
         assert not job.uses(tmp_path)

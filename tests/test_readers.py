@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sft_core.readers import kind, read_file
+from sft_core.readers import kind, read_file, read_texts
 from sft_core.types import DataError
 from tests.data_hub import serve
 
@@ -118,6 +118,42 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_kinds_come_from_suffixes() -> None:
     assert [kind(name) for name in ("a.JSON", "a.b.csv.gz", "a")] == [".json", ".csv", ""]
+
+
+# -- raw text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.TXT.gz"])
+def test_a_text_file_is_one_document_as_it_stands(tmp_path: Path, name: str) -> None:
+    raw = "\ufeffÄ\r\n\r\nb\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    assert read_texts(tmp_path / name) == ("Ä\r\n\r\nb\n",)
+
+
+def test_every_row_of_a_file_has_a_document(tmp_path: Path) -> None:
+    rows = [{"text": "a\n", "id": "1"}, {"text": ""}]
+    (tmp_path / "a.jsonl").write_text(lines(rows))
+    assert read_texts(tmp_path / "a.jsonl") == ("a\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", b"", "is empty"),
+        ("a.txt", "ä".encode("latin-1"), "not UTF-8"),
+        ("a.txt.gz", b"hello", "cannot be read"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 5}', 'Row 2 of a.jsonl has no "text"'),
+        ("a.jsonl", b"[1]", 'Row 1 of a.jsonl has no "text"'),
+        ("a.jsonl", b"{", "Line 1 of a.jsonl is not JSON"),
+        ("a.pdf", b"hello", "no kind of file"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said(
+    tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        read_texts(tmp_path / name)
 
 
 # -- the hub ----------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from sft_core.config import MaskPolicy, TemplateConfig
-from sft_core.events import Answered, Score, Side, Tally
-from sft_core.reports import answers, evaluation, examples, row
+from sft_core.events import Answered, Perplexity, Score, Side, Tally
+from sft_core.reports import answers, evaluation, examples, perplexities, row
 from sft_core.templates import resolve
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import IGNORE_INDEX, DataError, Example, Message, RowError
@@ -125,6 +126,8 @@ def test_the_tuned_figures_stand_on_top_and_the_base_beside() -> None:
     )
     before = Score(Tally("overall", 4, 0, 0))
     found = evaluation("run", "chatml", {Side.BASE: before, Side.TUNED: after})
+    assert (found["run"], found["template"]) == ("run", "chatml")
+    assert "perplexity" not in found
     assert found["exact_match"] == 0.75
     assert found["stopped"] == 0.5
     assert found["by_category"] == {"capital": 1.0, "code": 0.0}
@@ -132,3 +135,32 @@ def test_the_tuned_figures_stand_on_top_and_the_base_beside() -> None:
     assert found["counts"] == {"seen": 3, "unseen": 1, "capital": 3, "code": 1}
     assert found["base"]["exact_match"] == 0.0
     assert found["base"]["seen"] is None
+
+
+READ = {Side.BASE: Perplexity(8.0, 4, 16, 2), Side.TUNED: Perplexity(12.0, 4, 16, 2)}
+
+
+def test_perplexities_stand_under_their_side_with_their_ratio() -> None:
+    found = json.loads(json.dumps(evaluation("run", "chatml", {}, READ)))
+    assert list(found) == ["run", "template", "perplexity"], "nothing was asked"
+    read = found["perplexity"]
+    assert read["base"] == {
+        "perplexity": pytest.approx(math.exp(2)),
+        "loss": 2.0,
+        "bits_per_byte": pytest.approx(0.5 / math.log(2)),
+        "tokens": 4,
+        "bytes": 16,
+        "documents": 2,
+    }
+    assert read["tuned"]["loss"] == 3.0
+    assert read["ratio"] == pytest.approx(read["tuned"]["perplexity"] / read["base"]["perplexity"])
+
+
+def test_what_is_no_number_in_json_is_null() -> None:
+    wrecked = {**READ, Side.TUNED: Perplexity(9000.0, 4, 0, 2)}
+    read = perplexities(wrecked)
+    assert read["tuned"]["perplexity"] is None
+    assert read["tuned"]["bits_per_byte"] is None
+    assert read["tuned"]["loss"] == 2250.0
+    assert read["ratio"] is None
+    assert perplexities({Side.BASE: READ[Side.BASE]})["ratio"] is None

@@ -57,8 +57,11 @@ def add_commands(command: AddCommand) -> None:
     for made in (compared, evaluated):
         made.add_argument("--json", action="store_true", help="print JSON")
     shown = command(demo, "Train, score and compare the built-in default.")
-    for made in (trained, compared, evaluated, shown):
+    for made in (trained, shown):
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    for made, also in ((compared, ""), (evaluated, "; answers stay greedy")):
+        told = f"of template or generate, such as template.name=alpaca{also}"
+        made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=told)
     for made in (trained, compared, evaluated, exported, shown):
         made.add_argument("--runs", type=Path, default=HOST.runs_dir, metavar="DIR")
 
