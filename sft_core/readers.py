@@ -40,6 +40,11 @@ def read_texts(path: Path) -> tuple[str, ...]:
     if kind(path.name) == ".txt":
         with _opened(path) as file, _decoded(file, path.name) as text:
             return (text.read(),)
+    if path.is_file() and kind(path.name) not in (*SUFFIXES, ".ndjson"):
+        raise DataError(
+            f"{path.name} is no kind of file that raw text is read from. Bring one document as "
+            '.txt, or rows with a "text" as JSONL.'
+        )
     return tuple(_text(row, number, path.name) for number, row in enumerate(read_file(path), 1))
 
 

@@ -145,7 +145,8 @@ def test_every_row_of_a_file_has_a_document(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"text": 5}', 'Row 2 of a.jsonl has no "text"'),
         ("a.jsonl", b"[1]", 'Row 1 of a.jsonl has no "text"'),
         ("a.jsonl", b"{", "Line 1 of a.jsonl is not JSON"),
-        ("a.pdf", b"hello", "no kind of file"),
+        ("a.pdf", b"hello", "one document as .txt"),
+        ("a.csv", b"prompt\na\n", 'Row 1 of a.csv has no "text"'),
     ],
 )
 def test_what_is_wrong_with_a_text_is_said(
