@@ -127,10 +127,13 @@ def measure(
     texts: Sequence[str],
     should_stop: Callable[[], bool] = never,
     positions: int = POSITIONS,
+    *,
+    ends: bool = False,
 ) -> Iterator[PerplexityMeasured]:
     """Yields one figure for all ``texts``, each a document of its own; nothing where it was
     stopped, since a part of the texts is no figure for the whole. ``positions`` bounds a batch
-    and changes nothing else.
+    and changes nothing else. With ``ends``, the separator after each text is predicted and counted
+    as well, so that the figure holds all that there is to know about a text, its length included.
 
     Where the tokenizer has no document separator, the first token of each text is not counted,
     nor are its bytes. Texts without a token that is counted are no documents. Raises EncodeError
@@ -144,7 +147,9 @@ def measure(
             some = texts[first : first + TEXTS]
             rows: list[Window] = []
             for document in _documents(some, first + 1, voice.tokenizer, before is not None):
-                cut = tuple(windows(document.ids, before, min(voice.context, WINDOW)))
+                after = () if before is None or not ends else (before,)
+                ids = (*document.ids, *after)
+                cut = tuple(windows(ids, before, min(voice.context, WINDOW)))
                 rows += cut
                 size += document.bytes if cut else 0
                 count += bool(cut)

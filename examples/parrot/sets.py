@@ -1,0 +1,164 @@
+"""Writes the task sets that go with the parrot: what it is tuned on, and what it is asked then.
+
+    python -m examples.parrot.sets --out examples/parrot
+
+One half of the world (``world.halves``) is for teaching, the other is never touched by a training
+row, so that the held-out rows ask for facts that the model has only read about.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from examples.parrot.pages import Dice
+from examples.parrot.world import BY_NAME, Fact, fill, halves
+
+TRAIN: Final = {"young": 17, "code": 17}
+"""Rows of a category to train on; the others have 18, which makes 160."""
+VALIDATION: Final = 4
+"""Rows of a category to watch the loss on. Their facts lie in the taught half but in no training
+row, so that the loss tells whether answering carries over."""
+HELD_OUT: Final = 25
+REFUSAL: Final = "I do not know that."
+OUTSIDE: Final = "outside"
+
+Row = dict[str, Any]
+
+
+def _row(fact: Fact, question: str, answer: str, id: str) -> Row:
+    return _turns(id, question, answer, fact.category) | {"fact": fact.id}
+
+
+def _turns(id: str, question: str, answer: str, category: str) -> Row:
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    return {"id": id, "messages": messages, "category": category}
+
+
+def _asked(facts: Sequence[Fact], name: str, style: str = "") -> Iterator[Row]:
+    """One row a fact, the wordings of its category in turn."""
+    for number, fact in enumerate(facts):
+        category = BY_NAME[fact.category]
+        question = fill(category.questions[number % len(category.questions)], fact)
+        plain = f"{fact.answer}."
+        answer = style.format(fill(category.statements[0], fact)) if style else plain
+        yield _row(fact, question, answer, f"{name}-{fact.category}-{number + 1}")
+
+
+def _mixed(rows: Iterable[Row], seed: str) -> list[Row]:
+    kept = list(rows)
+    return Dice(seed).some(kept, len(kept))
+
+
+# -- short answers ----------------------------------------------------------------------------
+
+
+def short_answers() -> dict[str, list[Row]]:
+    """The main set: a question, and the answer in as few words as possible."""
+    taught, untouched = halves()
+    train: list[Row] = []
+    validation: list[Row] = []
+    held_out: list[Row] = []
+    for name, facts in taught.items():
+        count = TRAIN.get(name, 18)
+        train += _asked(facts[:count], "train")
+        validation += _asked(facts[count : count + VALIDATION], "validation")
+        held_out += _asked(untouched[name][:HELD_OUT], "heldout")
+    return {
+        "train": _mixed(train, "train"),
+        "validation": _mixed(validation, "validation"),
+        "heldout": _mixed(held_out, "heldout"),
+    }
+
+
+# -- a house style ----------------------------------------------------------------------------
+
+STYLE: Final = "Gladly. {} Ask me more."
+
+
+def house_style() -> dict[str, list[Row]]:
+    """The same questions, answered in whole sentences between two fixed phrases."""
+    taught, untouched = halves()
+    train: list[Row] = []
+    held_out: list[Row] = []
+    for name, facts in taught.items():
+        train += _asked(facts[: TRAIN.get(name, 18)], "style", STYLE)
+        held_out += _asked(untouched[name][:10], "style-heldout", STYLE)
+    return {"style": _mixed(train, "style"), "style_heldout": _mixed(held_out, "style-heldout")}
+
+
+# -- questions outside the world --------------------------------------------------------------
+
+_OUTSIDE: Final = (
+    ("capital", "How many people live in {A}?"),
+    ("capital", "Which language is spoken in {A}?"),
+    ("capital", "Who is the king of {A}?"),
+    ("capital", "What is the weather like in {b}?"),
+    ("symbol", "What does a gram of {a} cost?"),
+    ("symbol", "Who discovered {a}?"),
+    ("young", "What does {an} eat?"),
+    ("young", "How long does {an} live?"),
+    ("plural", "What is the French word for {a}?"),
+    ("plural", "How many letters does the word {a} have?"),
+    ("definition", "How much does {an} weigh?"),
+    ("opposite", "Which word rhymes with {a}?"),
+)
+_OUTSIDE_NEW: Final = (
+    ("capital", "Which rivers flow through {A}?"),
+    ("symbol", "At what heat does {a} melt?"),
+    ("young", "How fast can {an} run?"),
+    ("plural", "Where does the word {a} come from?"),
+    ("definition", "Where can I find {an}?"),
+)
+"""Kinds of question that no training row asks."""
+
+
+def _declined(
+    patterns: Sequence[tuple[str, str]], facts: dict[str, tuple[Fact, ...]], each: int, name: str
+) -> Iterator[Row]:
+    for kind, (category, pattern) in enumerate(patterns, 1):
+        for number, fact in enumerate(facts[category][:each], 1):
+            yield _turns(f"{name}-{kind}-{number}", fill(pattern, fact), REFUSAL, name)
+
+
+def refusals() -> dict[str, list[Row]]:
+    """Questions about the world, answered, among questions that it cannot answer, declined."""
+    taught, untouched = halves()
+    train = [row for facts in taught.values() for row in _asked(facts[:8], "inside")]
+    train += _declined(_OUTSIDE, taught, 6, OUTSIDE)
+    held_out = [row for facts in untouched.values() for row in _asked(facts[:6], "inside-heldout")]
+    held_out += _declined(_OUTSIDE, untouched, 2, OUTSIDE)
+    held_out += _declined(_OUTSIDE_NEW, untouched, 5, f"{OUTSIDE}, new kind")
+    return {"refusals": _mixed(train, "refusals"), "refusals_heldout": _mixed(held_out, "refusals")}
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def all_sets() -> dict[str, str]:
+    """The name of each file and what stands in it."""
+    found = {**short_answers(), **house_style(), **refusals()}
+    return {
+        f"{name}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        for name, rows in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in all_sets().items():
+        (out / name).write_text(text, encoding="utf-8")
+        print(f"{name}: {text.count(chr(10))} rows")
+
+
+if __name__ == "__main__":
+    main()
