@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tokens", "types", "config", "settings", "events", "record"),
     (
         "ahead",
+        "embedded",
         "catalogue",
         "tasks",
         "formats",
