@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_core.config import (
+    PARROT_RUN,
     GenerateConfig,
     LabConfig,
     MaskPolicy,
@@ -62,9 +62,14 @@ def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, Any], sentence: s
         LabConfig.from_dict(values)
 
 
-def test_the_default_is_the_lesson_that_is_written_down() -> None:
-    written = Path(__file__).parents[1] / "examples" / "six_tasks" / "run.json"
-    assert LabConfig.from_json(written.read_text(encoding="utf-8")) == LabConfig()
+def test_the_default_is_the_parrots_run() -> None:
+    config = LabConfig()
+    assert (config.data.source, config.model.name, config.template.name) == (
+        "parrot",
+        "parrot",
+        "chatml",
+    )
+    assert config.train == PARROT_RUN
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])

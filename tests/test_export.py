@@ -137,7 +137,7 @@ def test_a_base_that_is_gone_costs_the_script_alone(
 
 def test_rows_that_are_gone_cost_the_script_alone(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    write_jsonl(load(DataConfig(rows=20)).examples, file)
+    write_jsonl(load(DataConfig("six-tasks", rows=20)).examples, file)
     config = replace(tiny(max_steps=1), data=DataConfig(source=str(file), eval_rows=2))
     directory = RunDirectory.create(tmp_path / "run", config)
     list(execute(config, directory))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sft_core import jobs
+from sft_core.catalogue import BYTES_GPT
 from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TemplateConfig, TrainConfig
 from sft_core.encode import encode
 from sft_core.events import (
@@ -100,7 +101,9 @@ def test_a_second_comparison_finds_the_models_open(run: RunDirectory) -> None:
     first = [id(voice.model) for voice in jobs._SHELF.values()]
     perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT))
     assert [id(voice.model) for voice in jobs._SHELF.values()] == first
-    perform(CompareJob(None, replace(tiny(), model=ModelConfig(width=8)), PROMPTS, SHORT))
+    perform(
+        CompareJob(None, replace(tiny(), model=ModelConfig(BYTES_GPT, width=8)), PROMPTS, SHORT)
+    )
     assert len(jobs._SHELF) == jobs.SHELF_SIZE
 
 
