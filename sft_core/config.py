@@ -198,7 +198,7 @@ class GenerateConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    max_new_tokens: int = 48
+    max_new_tokens: int = 96
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -229,7 +229,7 @@ class LabConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: MaskPolicy = field(default_factory=MaskPolicy)
     train: TrainConfig = PARROT_RUN
-    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    generate: GenerateConfig = GenerateConfig(max_new_tokens=48)  # the parrot answers in few words
 
     def __post_init__(self) -> None:
         _check(

@@ -7,6 +7,7 @@ says so in one sentence, and everything else in the lab goes on without it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,16 @@ def model_folder() -> Path:
         if not (FOLDER / name).is_file():
             raise ModelError(_missing(name))
     return FOLDER
+
+
+def context() -> int | None:
+    """How many tokens the model can attend to, as its configuration says; None where that cannot
+    be read, which is said where the model is opened."""
+    try:
+        known = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+        return int(known["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def rows_file(name: str) -> Path:

@@ -25,7 +25,7 @@ FROM_SCRATCH: Final = LabConfig(
         sample_every=100,
         score_every=100,
     ),
-    generate=GenerateConfig(max_new_tokens=96),
+    generate=GenerateConfig(),
 )
 """A byte-level model learns six tasks from random weights, with a rate that would wreck a model
 that can talk already (``examples/six_tasks/run.json``)."""

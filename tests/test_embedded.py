@@ -10,7 +10,7 @@ import pytest
 
 from sft_core import embedded
 from sft_core.catalogue import find, installed
-from sft_core.config import ModelConfig
+from sft_core.config import LabConfig, ModelConfig
 from sft_core.models import context, open_model, size
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import DataError, Example, Message, ModelError, TokenizerError
@@ -70,7 +70,8 @@ def test_the_model_opens_with_room_for_every_token() -> None:
     opened = open_model(ModelConfig(name="parrot"), None, seed=0)
     counted = size(ModelConfig(name="parrot"))
     assert opened.parameters == counted.parameters < 5_000_000
-    assert opened.context == context(ModelConfig(name="parrot")) >= 256
+    assert opened.context == context(ModelConfig(name="parrot")) == embedded.context()
+    assert opened.context >= LabConfig().train.max_length
     assert opened.model.get_input_embeddings().num_embeddings >= opened.tokenizer.vocab_size
     assert opened.added == ()
 
@@ -84,6 +85,7 @@ def test_each_missing_file_is_named_with_what_to_do(partial: Path, name: str) ->
         if other != name:
             (partial / other).touch()
     assert not embedded.here()
+    assert embedded.context() is None
     assert not installed(find("parrot"))
     with pytest.raises(ModelError, match=rf"lacks examples/parrot/{name}\. Fetch .* bytes-gpt"):
         embedded.model_folder()
