@@ -73,7 +73,8 @@ def test_what_cannot_be_compared_says_why() -> None:
 
 
 @pytest.mark.browser
-def test_a_rival_s_differences_mark_the_tokens_and_follow_the_template(page: Page) -> None:
+def test_a_rival_s_differences_mark_the_tokens_and_follow_the_template(lesson: Page) -> None:
+    page = lesson
     open_tab(page, "tokens")
     marked = page.locator("#inspector .t[data-rival]")
     expect(marked).to_have_count(0)
