@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +71,11 @@ def test_the_default_is_the_parrots_run() -> None:
         "chatml",
     )
     assert config.train == PARROT_RUN
+
+
+def test_the_default_is_the_run_that_is_written_down() -> None:
+    written = Path(__file__).resolve().parents[1] / "examples" / "parrot" / "run.json"
+    assert LabConfig.from_json(written.read_text(encoding="utf-8")) == LabConfig()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
