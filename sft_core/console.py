@@ -145,14 +145,17 @@ def _names(score: Score) -> Iterable[str]:
     if score.seen:
         yield "fact seen in training"
     if score.unseen:
-        yield "fact never seen"
+        yield "fact not in training"
     yield from (tally.name for tally in score.by_category)
 
 
 def _tally(score: Score, name: str) -> Tally | None:
     known = {tally.name: tally for tally in score.by_category}
     known |= {"all rows": score.overall}
-    for title, tally in (("fact seen in training", score.seen), ("fact never seen", score.unseen)):
+    for title, tally in (
+        ("fact seen in training", score.seen),
+        ("fact not in training", score.unseen),
+    ):
         if tally:
             known[title] = tally
     return known.get(name)

@@ -1,4 +1,4 @@
-"""From a source to Examples: the built-in set, files, hub data sets; split, and kept on disk.
+"""From a source to Examples: built-in sets, files, hub data sets; split, and kept on disk.
 
 Readers are in ``readers.py``, formats in ``formats.py``. A row that cannot be used becomes a
 ``BadRow`` with a sentence, and the good rows go on.
@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sft_core import tasks
+from sft_core import embedded, tasks
 from sft_core.config import DataConfig
 from sft_core.formats import FORMATS, recognise, to_example
 from sft_core.readers import SUFFIXES, read_file, read_hub
@@ -37,8 +37,14 @@ __all__ = [
 ]
 
 BUILT_IN: Final[Mapping[str, str]] = {
+    "parrot": "Questions and answers about one part of the world that the parrot read about. Held "
+    "out are questions about the rest, whose facts it met in pre-training alone.",
+    "parrot-style": "Questions about the parrot's world, answered in a house style: rows for tone "
+    "and format.",
+    "parrot-refusals": "Questions from outside the parrot's world, each declined: rows that teach "
+    "a model to say no.",
     "six-tasks": "Six kinds of short task with one right answer each: 160 rows to train on, 40 "
-    "held out."
+    "held out.",
 }
 _PEEK: Final = 50
 """Rows that are looked at to recognise a format: a column may be missing in the first."""
@@ -83,6 +89,8 @@ class Splits:
 def load(config: DataConfig, max_rows: int | None = None) -> Loaded:
     """Reads at most ``config.rows`` rows, and never more than ``max_rows``. Raises DataError
     where no row can be used, HubError where the hub does not deliver."""
+    if config.source in embedded.ROWS:
+        return _embedded(config)
     if config.source in BUILT_IN:
         train, held_out = tasks.six_tasks()
         return Loaded(
@@ -96,6 +104,31 @@ def load(config: DataConfig, max_rows: int | None = None) -> Loaded:
     limits = [limit for limit in (config.rows, max_rows) if limit is not None]
     rows = list(islice(_rows(config), min(limits, default=None)))
     return read_rows(rows, config.columns, name=_title(config.source))
+
+
+def _embedded(config: DataConfig) -> Loaded:
+    """A set that lies in the lab's checkout. Its validation rows stay whole, unlike those of the
+    six tasks: they too ask for facts that training does not hold, since the parrot knows them and
+    is to be watched on answering. Raises DataError where a file is missing."""
+    files = embedded.ROWS[config.source]
+
+    def rows(file: str | None, most: int | None = None) -> Loaded:
+        if file is None:
+            return Loaded(config.source, ())
+        return read_rows(list(islice(read_file(embedded.rows_file(file)), most)), name=file)
+
+    train, held_out, watched = (
+        rows(files.train, config.rows),
+        rows(files.held_out),
+        rows(files.validation),
+    )
+    return replace(
+        train,
+        name=config.source,
+        bad=(*train.bad, *held_out.bad, *watched.bad),
+        held_out=held_out.examples,
+        validation=watched.examples,
+    )
 
 
 def _about(train: Sequence[Example], rows: Iterable[Example]) -> tuple[Example, ...]:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sft_core.catalogue import find
+from sft_core import embedded
+from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig, TrainConfig
 from sft_core.disk import storing
 from sft_core.events import RunStarted
@@ -34,8 +35,11 @@ test.jsonl      the rows kept back for testing
 {script}
 """
 AGAIN: Final = """train.py        does the run again: needs torch and transformers, and the files
-                settings.json, train.jsonl, eval.jsonl and steps.jsonl beside it"""
-NOT_AGAIN: Final = "There is no script to do it again, since the rows cannot be read now: {why}"
+                settings.json, train.jsonl, eval.jsonl and steps.jsonl beside it, and
+                the folder base/ where there is one: the model that the run started from"""
+NOT_AGAIN: Final = (
+    "There is no script to do it again, since what it needs cannot be read now: {why}"
+)
 
 
 def export(directory: RunDirectory, target: Path) -> Path:
@@ -49,8 +53,11 @@ def export(directory: RunDirectory, target: Path) -> Path:
         raise ModelError("This run has saved no weights, so there is nothing to export.")
     script = NOT_AGAIN
     extra: list[tuple[str, str]] = []
+    files = list(_files(directory, weights))
     try:
+        base = list(_base(directory.config()))
         extra = list(_repetition(directory))
+        files += base
         script = AGAIN
     except LabError as error:
         script = NOT_AGAIN.format(why=error)
@@ -58,7 +65,7 @@ def export(directory: RunDirectory, target: Path) -> Path:
     with storing(target):
         try:
             with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-                for file, name in _files(directory, weights):
+                for file, name in files:
                     # Weights do not get smaller, and take long to find that out.
                     packed = zipfile.ZIP_STORED if file.suffix == ".safetensors" else None
                     archive.write(file, name, packed)
@@ -78,6 +85,16 @@ def _files(directory: RunDirectory, weights: Path) -> Iterator[tuple[Path, str]]
     for name in (CONFIG, TEMPLATE, EVENTS, TEST_ROWS):
         if (directory.path / name).is_file():
             yield directory.path / name, name
+
+
+def _base(config: LabConfig) -> Iterator[tuple[Path, str]]:
+    """The model that the run started from, where nobody could fetch it from elsewhere: it lies in
+    the lab's checkout alone, and is small. Raises ModelError where it is gone."""
+    if find(config.model.name).origin is Origin.EMBEDDED:
+        folder = embedded.model_folder()
+        for name in (*embedded.MODEL_FILES, *embedded.FURTHER_FILES):
+            if (folder / name).is_file():
+                yield folder / name, f"base/{name}"
 
 
 # -- doing it again ---------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def score_curve(record: RunRecord) -> go.Figure:
     did not, and all rows."""
     # The last score of a run stands at the step whose weights were kept, which has one already.
     scores = sorted({event.step: event for event in record.of(ScoreLogged)}.items())
-    parts = {"seen": "fact in training", "unseen": "fact never seen", "all": "all rows"}
+    parts = {"seen": "fact in training", "unseen": "fact not in training", "all": "all rows"}
     traces = []
     for role, name in parts.items():
         tallies = [

@@ -144,7 +144,8 @@ def prepare(
     if long:
         yield _unreadable(len(long), len(test) + len(long), tools.room)
     facts = data.seen_facts(splits.train)
-    # What training holds in other words shows its progress; the rest no model can know.
+    # What training holds in other words shows its progress; the rest only a model can know that
+    # met it before.
     known = sorted(test, key=lambda example: example.fact not in facts)
     samples = yield from _samples(config, (*known, *splits.eval, *splits.train), tools)
     return Prepared(

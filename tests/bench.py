@@ -24,6 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 from sft_core.config import DataConfig, LabConfig, TrainConfig
 from sft_core.events import RunFinished, ScoreLogged
 from sft_core.learner import Learner
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.models import Opened, open_model
 from sft_core.prepare import prepare
 from sft_core.tokenizer import Tokenizer
@@ -131,7 +132,7 @@ def bench_training(source: str | None, steps: int, rounds: int) -> None:
     smol = LabConfig.from_json((ROOT / "examples/short_answers/run.json").read_text())
     base = TrainConfig(max_steps=steps, batch_size=8, max_length=256, warmup_steps=0)
     cases = {
-        "bytes-gpt on the six tasks": LabConfig(train=base),
+        "bytes-gpt on the six tasks": FROM_SCRATCH.but(train=base),
         "DistilGPT-2's shape": smol.but(data=real_rows(source), train=base),
         "SmolLM2-135M": smol.but(data=real_rows(source), train=base),
     }
@@ -165,8 +166,8 @@ def bench_training(source: str | None, steps: int, rounds: int) -> None:
 
 
 def bench_lesson() -> None:
-    config = LabConfig.from_json((ROOT / "examples/six_tasks/run.json").read_text())
-    print("\nThe built-in lesson, from configuration to exact match")
+    config = FROM_SCRATCH
+    print("\nThe lesson from scratch, from configuration to exact match")
     print(f"{'seed':>6s}{'before':>10s}{'seen':>10s}{'unseen':>10s}{'seconds':>10s}")
     for seed in (42, 43, 44):
         chosen = config.but(train=replace(config.train, seed=seed))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sft_core.catalogue import BYTES_GPT
 from sft_core.compute import Compute, Job
 from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TrainConfig
 from sft_core.events import Event, PhaseEntered, RunFinished
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.rundir import RunDirectory, execute
 
 WAIT = 60.0
@@ -110,8 +112,8 @@ def wait_for(what: Callable[[], bool]) -> None:
 def tiny(**train: Any) -> LabConfig:
     """A run of a few seconds: real rows, a real model, too small to learn much."""
     settings = {"max_steps": 6, "batch_size": 4, "eval_every": 3, "sample_every": 0, **train}
-    return LabConfig(
-        model=ModelConfig(width=16, depth=1, heads=2),
+    return FROM_SCRATCH.but(
+        model=ModelConfig(BYTES_GPT, width=16, depth=1, heads=2),
         train=TrainConfig(**settings),
         generate=GenerateConfig(max_new_tokens=4),
     )

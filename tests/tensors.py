@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from sft_core import sandbox
+from sft_core.catalogue import BYTES_GPT
 from sft_core.config import MaskPolicy, ModelConfig, TemplateConfig, TrainConfig
 from sft_core.encode import encode
 from sft_core.learner import Learner
@@ -21,7 +22,7 @@ from sft_core.types import IGNORE_INDEX, Example, Message, Template
 torch.set_num_threads(1)  # these models are too small to share, and other tests want the cores
 
 VOCABULARY = 64
-SMALL = ModelConfig(width=64, depth=2, heads=4, context=128)
+SMALL = ModelConfig(BYTES_GPT, width=64, depth=2, heads=4, context=128)
 
 
 @dataclass(frozen=True)

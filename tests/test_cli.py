@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sft_core import embedded
 from sft_core.cli import main
 from sft_core.config import DataConfig, TemplateConfig
 from sft_core.events import RunFinished, from_json
@@ -394,7 +396,7 @@ def test_evaluate_prints_before_and_after(run: RunDirectory, tmp_path: Path, cap
     assert set(found["by_category"]) == set(found["base"]["by_category"])
     assert found["counts"]["seen"] + found["counts"]["unseen"] == 40
     assert main(["evaluate", "--run", str(run.path)]) == 0
-    assert "fact never seen" in capsys.readouterr().out
+    assert "fact not in training" in capsys.readouterr().out
 
 
 def test_evaluate_takes_rows_of_one_s_own(run: RunDirectory, tmp_path: Path, capsys: Out) -> None:
@@ -507,16 +509,52 @@ def test_export_writes_where_it_is_told(run: RunDirectory, tmp_path: Path, capsy
 # -- the whole of it --------------------------------------------------------------------------
 
 
-def test_the_demo_shows_curve_scores_and_answers(tmp_path: Path, capsys: Out) -> None:
+def shortened(folder: Path) -> Path:
+    """A copy of the parrot with one row of each category to be asked."""
+    shutil.copytree(embedded.FOLDER, folder, ignore=shutil.ignore_patterns("*.md", "*.py"))
+    held_out = folder / embedded.ROWS["parrot"].held_out
+    lines = held_out.read_text(encoding="utf-8").splitlines(keepends=True)
+    one_each = {json.loads(line)["category"]: line for line in lines}
+    held_out.write_text("".join(one_each.values()), encoding="utf-8")
+    return folder
+
+
+def test_the_demo_of_the_lesson_shows_curve_scores_and_answers(tmp_path: Path, capsys: Out) -> None:
     quick = ["max_steps=6", "width=16", "depth=1", "heads=2", "max_new_tokens=4", "sample_every=0"]
     settings = [word for setting in quick for word in ("--set", setting)]
-    assert main(["demo", "--runs", str(tmp_path / "runs"), *settings]) == 0
+    lesson = ["--config", str(ROOT / "examples/six_tasks/run.json")]
+    assert main(["demo", *lesson, "--runs", str(tmp_path / "runs"), *settings]) == 0
     shown = capsys.readouterr().out
+    assert "Training bytes-gpt on six-tasks" in shown
     assert ". training loss" in shown
     assert "before" in shown
     assert "fact seen in training" in shown
     assert shown.count("> ") >= 3
     assert "compare --run" in shown
+
+
+def test_the_demo_is_of_the_default_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.setattr(embedded, "FOLDER", shortened(tmp_path / "parrot"))
+    settings = ["--set", "max_steps=2", "--set", "max_new_tokens=2", "--set", "sample_every=0"]
+    assert main(["demo", "--runs", str(tmp_path / "runs"), *settings]) == 0
+    shown = capsys.readouterr().out
+    assert "Training parrot on parrot" in shown
+    assert ". training loss" in shown
+    assert "fact not in training" in shown
+    assert shown.count("\n> ") == 3
+
+
+def test_without_the_parrot_the_default_says_so_and_the_lesson_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path)
+    assert main(["train", "--runs", str(tmp_path / "runs")]) == 1
+    assert "lacks examples/parrot" in capsys.readouterr().err
+    config = tmp_path / "run.json"
+    config.write_text(tiny(max_steps=1).to_json())
+    assert main(["train", "--runs", str(tmp_path / "runs"), "--config", str(config)]) == 0
 
 
 def test_a_reader_that_goes_away_is_no_crash(run: RunDirectory, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_core.config import (
+    PARROT_RUN,
     GenerateConfig,
     LabConfig,
     MaskPolicy,
@@ -62,8 +63,18 @@ def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, Any], sentence: s
         LabConfig.from_dict(values)
 
 
-def test_the_default_is_the_lesson_that_is_written_down() -> None:
-    written = Path(__file__).parents[1] / "examples" / "six_tasks" / "run.json"
+def test_the_default_is_the_parrots_run() -> None:
+    config = LabConfig()
+    assert (config.data.source, config.model.name, config.template.name) == (
+        "parrot",
+        "parrot",
+        "chatml",
+    )
+    assert config.train == PARROT_RUN
+
+
+def test_the_default_is_the_run_that_is_written_down() -> None:
+    written = Path(__file__).resolve().parents[1] / "examples" / "parrot" / "run.json"
     assert LabConfig.from_json(written.read_text(encoding="utf-8")) == LabConfig()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_core import data
+from sft_core import data, embedded
 from sft_core.config import DataConfig
 from sft_core.types import DataError, RowError
 
@@ -62,8 +62,8 @@ def test_what_can_be_no_source_is_said(source: str) -> None:
         data.load(DataConfig(source))
 
 
-def test_fewer_rows_of_the_built_in_set_are_watched_on_their_own_facts() -> None:
-    loaded = data.load(DataConfig(rows=24))
+def test_fewer_rows_of_the_six_tasks_are_watched_on_their_own_facts() -> None:
+    loaded = data.load(DataConfig("six-tasks", rows=24))
     assert len(loaded.examples) == 24
     watched = data.seen_facts(loaded.validation)
     assert watched
@@ -100,12 +100,57 @@ def test_a_small_set_keeps_most_of_its_rows_to_train_on(rows: int, wanted: int, 
     assert (len(parts.train), len(parts.eval)) == (rows - taken, taken)
 
 
-def test_the_built_in_set_keeps_its_160_and_40() -> None:
-    loaded = data.load(DataConfig())
-    parts = data.split(loaded, DataConfig())
+def test_the_six_tasks_keep_their_160_and_40() -> None:
+    config = DataConfig("six-tasks")
+    loaded = data.load(config)
+    parts = data.split(loaded, config)
     assert (len(parts.train), len(parts.eval), len(parts.test)) == (160, 16, 40)
     tested = {example.id for example in parts.test}
     assert not tested & {example.id for example in (*parts.train, *parts.eval)}
+
+
+def test_the_parrots_rows_come_from_its_files_and_keep_apart() -> None:
+    loaded = data.load(DataConfig("parrot"))
+    assert (len(loaded.examples), loaded.bad, loaded.format) == (160, (), "messages")
+    assert len(loaded.held_out) >= 60
+    parts = data.split(loaded, DataConfig("parrot", eval_rows=len(loaded.validation)))
+    assert parts.train == loaded.examples
+    assert parts.eval == loaded.validation != ()
+    assert parts.test == loaded.held_out
+    every = [*parts.train, *parts.eval, *parts.test]
+    assert len({example.id for example in every}) == len(every)
+    assert all(example.category and example.fact for example in every)
+
+
+def test_what_the_parrot_is_watched_and_tested_on_was_not_trained() -> None:
+    loaded = data.load(DataConfig("parrot"))
+    trained = data.seen_facts(loaded.examples)
+    assert not trained & data.seen_facts((*loaded.validation, *loaded.held_out))
+
+
+def test_fewer_rows_of_the_parrot_keep_all_that_it_is_measured_by() -> None:
+    whole, some = (data.load(DataConfig("parrot", rows=rows)) for rows in (None, 24))
+    assert some.examples == whole.examples[:24]
+    assert (some.held_out, some.validation) == (whole.held_out, whole.validation)
+
+
+@pytest.mark.parametrize("name", ["parrot-style", "parrot-refusals"])
+def test_the_parrots_other_rows_are_split_as_rows_of_any_file(name: str) -> None:
+    loaded = data.load(DataConfig(name))
+    parts = data.split(loaded, DataConfig(name, eval_rows=4))
+    assert len(parts.train) == len(loaded.examples) - 4
+    assert parts.test == loaded.held_out != ()
+    assert not loaded.bad
+
+
+@pytest.mark.parametrize("name", list(embedded.ROWS))
+def test_rows_that_this_checkout_lacks_are_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path)
+    with pytest.raises(DataError, match=rf"lacks examples/parrot/{embedded.ROWS[name].train}"):
+        data.load(DataConfig(name))
+    assert data.load(DataConfig("six-tasks")).examples
 
 
 def test_every_built_in_set_has_a_sentence_and_loads() -> None:

@@ -15,9 +15,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sft_core.config import DataConfig
+from sft_core import embedded
+from sft_core.config import (
+    DataConfig,
+    GenerateConfig,
+    LabConfig,
+    ModelConfig,
+    TemplateConfig,
+    TrainConfig,
+)
 from sft_core.data import load, write_jsonl
-from sft_core.events import EvalLogged, StepLogged
+from sft_core.embedded import MODEL_FILES
+from sft_core.events import EvalLogged, RunFinished, StepLogged
 from sft_core.export import export
 from sft_core.models import open_folder
 from sft_core.rundir import RunDirectory, execute
@@ -36,6 +45,19 @@ def unpacked(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> Pat
     with zipfile.ZipFile(export(run, folder / "run.zip")) as archive:
         archive.extractall(folder)
     return folder
+
+
+def repeated(folder: Path) -> str:
+    """What the script prints that lies in an unpacked zip."""
+    ran = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
+    )
+    return ran.stdout
 
 
 def test_the_model_is_the_run_s_and_opens_in_plain_transformers(
@@ -59,18 +81,11 @@ def test_the_settings_can_be_run_again(run: RunDirectory, unpacked: Path) -> Non
 
 
 def test_the_script_repeats_the_run_s_losses(run: RunDirectory, unpacked: Path) -> None:
-    script = subprocess.run(
-        [sys.executable, "train.py"],
-        cwd=unpacked,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
-    )
+    script = repeated(unpacked)
     record = run.read()
-    losses = [float(text) for text in re.findall(r"  loss (\S+)", script.stdout)]
+    losses = [float(text) for text in re.findall(r"  loss (\S+)", script)]
     assert losses == pytest.approx([event.loss for event in record.of(StepLogged)], abs=2e-3)
-    evals = [float(text) for text in re.findall(r"eval loss (\S+)", script.stdout)]
+    evals = [float(text) for text in re.findall(r"eval loss (\S+)", script)]
     logged = [event.loss for event in record.of(EvalLogged) if event.step > 0]
     assert evals == pytest.approx(logged, abs=2e-3)
     again = AutoModelForCausalLM.from_pretrained(unpacked / "retrained").state_dict()
@@ -80,9 +95,49 @@ def test_the_script_repeats_the_run_s_losses(run: RunDirectory, unpacked: Path) 
         torch.testing.assert_close(again[name], tensor, atol=1e-4, rtol=0)
 
 
+def parrot(folder: Path) -> RunDirectory:
+    """A run of the embedded model, short enough for a test."""
+    config = LabConfig(
+        data=DataConfig("six-tasks", rows=16, eval_rows=4),
+        model=ModelConfig(name="parrot"),
+        template=TemplateConfig("chatml"),
+        train=TrainConfig(max_steps=3, batch_size=4, eval_every=0, sample_every=0),
+        generate=GenerateConfig(max_new_tokens=2),
+    )
+    directory = RunDirectory.create(folder, config)
+    assert isinstance(list(execute(config, directory))[-1], RunFinished)
+    return directory
+
+
+def test_a_run_of_the_embedded_model_takes_its_base_along(tmp_path: Path) -> None:
+    """Nobody could fetch it from elsewhere, so the zip alone repeats the run."""
+    run = parrot(tmp_path / "run")
+    with zipfile.ZipFile(export(run, tmp_path / "run.zip")) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert {file.name for file in (tmp_path / "unpacked" / "base").iterdir()} >= set(MODEL_FILES)
+    script = repeated(tmp_path / "unpacked")
+    losses = [float(text) for text in re.findall(r"  loss (\S+)", script)]
+    logged = [event.loss for event in run.read().of(StepLogged)]
+    assert len(logged) == 3
+    assert losses == pytest.approx(logged, abs=2e-2)
+
+
+def test_a_base_that_is_gone_costs_the_script_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = parrot(tmp_path / "run")
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "nowhere")
+    with zipfile.ZipFile(export(run, tmp_path / "run.zip")) as archive:
+        names = archive.namelist()
+        readme = archive.read("README.md").decode()
+    assert "model/model.safetensors" in names
+    assert not {"train.py", "base/model.safetensors"} & set(names)
+    assert "lacks examples/parrot" in readme
+
+
 def test_rows_that_are_gone_cost_the_script_alone(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    write_jsonl(load(DataConfig(rows=20)).examples, file)
+    write_jsonl(load(DataConfig("six-tasks", rows=20)).examples, file)
     config = replace(tiny(max_steps=1), data=DataConfig(source=str(file), eval_rows=2))
     directory = RunDirectory.create(tmp_path / "run", config)
     list(execute(config, directory))

@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tokens", "types", "config", "settings", "scores", "events", "record"),
+    ("tokens", "types", "config", "lessons", "settings", "scores", "events", "record"),
     (
         "ahead",
+        "embedded",
         "catalogue",
         "tasks",
         "formats",

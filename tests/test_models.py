@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from sft_core import models
-from sft_core.catalogue import SMOLLM2
+from sft_core.catalogue import BYTES_GPT, SMOLLM2
 from sft_core.config import MissingTokens, ModelConfig, TrainConfig
 from sft_core.models import (
     SMALL as SMALL_PARAMETERS,
@@ -77,7 +77,7 @@ def test_the_seed_decides_the_weights_and_disturbs_nobody() -> None:
     ("width", "depth", "heads"), [(8, 1, 1), (30, 3, 5), (96, 2, 6), (256, 1, 8)]
 )
 def test_any_small_width_and_depth(width: int, depth: int, heads: int) -> None:
-    config = ModelConfig(width=width, depth=depth, heads=heads, context=32)
+    config = ModelConfig(BYTES_GPT, width=width, depth=depth, heads=heads, context=32)
     opened = open_model(config, None, seed=0)
     assert size(config).parameters == opened.parameters
     assert bool(torch.isfinite(logits(opened.model)).all())
@@ -85,7 +85,7 @@ def test_any_small_width_and_depth(width: int, depth: int, heads: int) -> None:
 
 def test_a_head_of_an_odd_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="it must be an even number"):
-        open_model(ModelConfig(width=27, heads=3), None, seed=0)
+        open_model(ModelConfig(BYTES_GPT, width=27, heads=3), None, seed=0)
 
 
 # -- measuring --------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_exact_match_is_told_apart_by_whether_the_fact_was_seen() -> None:
     heights = {name: trace["y"][0] for name, trace in traces.items()}  # type: ignore[index]
     assert heights == {
         "fact in training": pytest.approx(100 * 26 / 28),
-        "fact never seen": 0,
+        "fact not in training": 0,
         "all rows": pytest.approx(65),
     }
 

@@ -13,6 +13,7 @@ from sft_core.config import DataConfig, LabConfig, MaskPolicy, TemplateConfig, T
 from sft_core.data import load, write_jsonl
 from sft_core.encode import encode
 from sft_core.events import PhaseEntered, RunEvent, Warned
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.pace import never
 from sft_core.prepare import FACTS, TEMPLATE, TEST_ROWS, Prepared, keep, prepare
 from sft_core.types import DataError, Example, NothingTrainedError, StorageError, TemplateError
@@ -28,7 +29,7 @@ def configured(tmp_path: Path, examples: tuple[Example, ...] = PAIRS, **data: in
     file = tmp_path / "rows.jsonl"
     write_jsonl(examples, file)
     sizes = {"eval_rows": 2, "test_rows": 3, **data}
-    return LabConfig(
+    return FROM_SCRATCH.but(
         data=DataConfig(source=str(file), **sizes),
         model=SMALL,
         train=TrainConfig(max_length=100),
@@ -140,7 +141,7 @@ def test_a_stop_is_heard(tmp_path: Path) -> None:
 
 
 def test_samples_are_rows_of_different_categories(tmp_path: Path) -> None:
-    result, _ = ready(LabConfig())
+    result, _ = ready(FROM_SCRATCH)
     categories = [example.category for example in result.samples]
     assert len(categories) == len(set(categories)) == 3
     assert all(example in result.test for example in result.samples)

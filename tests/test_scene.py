@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sft_core import scene
+from sft_core.catalogue import BYTES_GPT
 from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TemplateConfig
 from sft_core.events import Side
 from sft_core.jobs import CompareJob
@@ -62,7 +63,8 @@ def test_a_second_comparison_finds_the_models_open(run: RunDirectory) -> None:
     first = [id(voice.model) for voice in scene._SHELF.values()]
     perform(CompareJob(run.path, LabConfig(), PROMPTS, SHORT))
     assert [id(voice.model) for voice in scene._SHELF.values()] == first
-    perform(CompareJob(None, replace(tiny(), model=ModelConfig(width=8)), PROMPTS, SHORT))
+    narrow = replace(tiny(), model=ModelConfig(BYTES_GPT, width=8))
+    perform(CompareJob(None, narrow, PROMPTS, SHORT))
     assert len(scene._SHELF) == scene.SHELF_SIZE
 
 

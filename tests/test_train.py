@@ -34,6 +34,7 @@ from sft_core.events import (
     to_json,
 )
 from sft_core.learner import Learner
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.models import open_folder, save
 from sft_core.pace import never
 from sft_core.prepare import Row
@@ -62,7 +63,7 @@ ROWS = tuple(
 def configured(tmp_path: Path, *settings: str, rows: tuple[Example, ...] = ROWS) -> LabConfig:
     file = tmp_path / "rows.jsonl"
     write_jsonl(rows, file)
-    return LabConfig().with_settings(
+    return FROM_SCRATCH.with_settings(
         [
             f"data.source={file}",
             "eval_rows=2",
@@ -527,8 +528,16 @@ def test_rows_in_memory_are_small() -> None:
 
 
 def test_the_lesson_of_six_tasks_may_run_anywhere() -> None:
-    config = LabConfig.from_json((ROOT / "examples/six_tasks/run.json").read_text())
+    Host.from_environment({"SPACE_ID": "somebody/lab"}).check(FROM_SCRATCH)
+    ready = prepared(FROM_SCRATCH)[0]
+    assert ready is not None
+    assert (len(ready.train), len(ready.test), ready.bad_rows, ready.truncated) == (160, 40, 0, 0)
+
+
+def test_the_default_run_may_run_anywhere_and_uses_every_row_whole() -> None:
+    config = LabConfig()
     Host.from_environment({"SPACE_ID": "somebody/lab"}).check(config)
     ready = prepared(config)[0]
     assert ready is not None
-    assert (len(ready.train), len(ready.test), ready.bad_rows, ready.truncated) == (160, 40, 0, 0)
+    assert (len(ready.train), ready.bad_rows, ready.truncated) == (160, 0, 0)
+    assert len(ready.test) >= 60

@@ -42,7 +42,6 @@ DEMO_PROMPTS: Final = 3
 def add_commands(command: AddCommand) -> None:
     """The commands of this module, with their options."""
     trained = command(train, "Train a model; events as JSON lines.")
-    trained.add_argument("--config", metavar="RUN.json", help="default: the built-in lesson")
     compared = command(compare, "Answers of base and tuned, side by side.")
     compared.add_argument("--prompt", action="append", required=True, metavar="TEXT")
     evaluated = command(evaluate, "Exact match, and perplexity of raw text, before and after.")
@@ -56,8 +55,9 @@ def add_commands(command: AddCommand) -> None:
         made.add_argument("--run", required=True, metavar="DIR", help="a run's folder, or its id")
     for made in (compared, evaluated):
         made.add_argument("--json", action="store_true", help="print JSON")
-    shown = command(demo, "Train, score and compare the built-in default.")
+    shown = command(demo, "Train, score and compare.")
     for made in (trained, shown):
+        made.add_argument("--config", metavar="RUN.json", help="default: the parrot's run")
         made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     for made, also in ((compared, ""), (evaluated, "; answers stay greedy")):
         told = f"of template or generate, such as template.name=alpaca{also}"
@@ -245,8 +245,9 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """The main job without a browser: train the built-in default, look at it, compare."""
-    config = LabConfig().with_settings(arguments.set)
+    """The main job without a browser: train the default or a run that is written down, look at
+    it, compare."""
+    config = _config(arguments.config).with_settings(arguments.set)
     directory = RunDirectory.create(arguments.runs / new_id(), config)
     print(f"Training {config.model.name} on {config.data.source} in {directory.path}")
     record = RunRecord(config)

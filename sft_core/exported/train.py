@@ -9,6 +9,7 @@ Beside this file lie
     eval.jsonl      the rows that the eval loss is computed on
     steps.jsonl     a step a line: its micro-batches, each a list of row numbers
     model/          what the run ended with
+    base/           what it started from, where that is in no package and on no hub
 
 The same rows in the same order from the same start: the losses are those of the run's own log
 (events.jsonl), as closely as the machine and the versions of torch agree.
@@ -165,6 +166,8 @@ def start(settings: dict[str, Any]) -> Any:
 
 def loaded(settings: dict[str, Any]) -> Any:
     config = settings["config"]["model"]
+    if settings["origin"] == "embedded":
+        return AutoModelForCausalLM.from_pretrained(HERE / "base", dtype=torch.float32)
     if settings["origin"] != "wheel":
         return AutoModelForCausalLM.from_pretrained(
             config["name"], revision=config["revision"] or "main", dtype=torch.float32

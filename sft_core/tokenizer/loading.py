@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from sft_core import catalogue
+from sft_core import catalogue, embedded
 from sft_core.tokenizer import files, hub, older, packaged
 from sft_core.tokenizer.builtin import BUILT_IN
 from sft_core.tokenizer.core import Tokenizer
@@ -28,6 +28,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> Tokenizer:
         raise TokenizerError("Choose a tokenizer: its name, a folder, or a hub id.")
     if name in BUILT_IN:
         return _built_in(name)
+    if name == catalogue.PARROT:
+        return _embedded(name)
     if name == catalogue.SMOLLM2:
         return _packaged(name)
     card = catalogue.find(name)
@@ -64,6 +66,14 @@ def _stamp(folder: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=2)
 def _built_in(name: str) -> Tokenizer:
     return BUILT_IN[name]()
+
+
+def _embedded(name: str) -> Tokenizer:
+    try:
+        folder = embedded.model_folder()
+    except ModelError as error:
+        raise TokenizerError(str(error)) from None
+    return _read(folder, _stamp(folder), name)
 
 
 @lru_cache(maxsize=1)

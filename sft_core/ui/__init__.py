@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from contextlib import suppress
@@ -11,9 +12,12 @@ from typing import Any, Final
 import gradio as gr
 
 from sft_core import sandbox
+from sft_core.catalogue import find
 from sft_core.config import LabConfig
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.runs import Runs
 from sft_core.settings import HOST
+from sft_core.tokenizer import load_tokenizer
 from sft_core.types import Example, LabError, Message, Template
 from sft_core.ui import (
     audit_panel,
@@ -30,9 +34,11 @@ from sft_core.ui.look import look
 from sft_core.ui.parts import introduction, next_steps
 from sft_core.ui.sources import Pick, rows_of
 from sft_core.ui.theme import theme
-from sft_core.ui.view import STATIC, script, stylesheets
+from sft_core.ui.view import STATIC, script, stylesheets, view
 from sft_core.ui.wiring import Page, choices_of, wire
 from sft_core.worker import compute
+
+log = logging.getLogger(__name__)
 
 HANDLER_THREADS: Final = 40
 UPLOADS_KEPT_SECONDS: Final = 24 * 3600
@@ -44,7 +50,7 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
     if runs is None:
         runs = Runs(HOST.runs_dir, compute())
         atexit.register(runs.close)
-    config = LabConfig()
+    config, missing = opening()
     rows = rows_of(config.data)
     example = rows.at(Pick())
     assert example is not None
@@ -63,6 +69,8 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
                     "at which tokens are trained and why, train a small model, and compare it with "
                     "what it was. Everything is set to work as it is; start anywhere."
                 )
+                if missing:
+                    view("line", {"text": missing, "level": "warning"}, elem_id="missing-default")
                 data = data_panel.build(config.data)
                 template = template_panel.build(config, seen)
                 next_steps(("tokens", "Look at its tokens"), ("train", "Train on these rows"))
@@ -94,6 +102,19 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
     threading.Thread(target=warm, name="warm", daemon=True).start()
     blocks.queue(max_size=HOST.sessions, default_concurrency_limit=None)
     return blocks, options()
+
+
+def opening() -> tuple[LabConfig, str]:
+    """-> (what the page opens on, what to say of it): the default, or where this copy of the lab
+    lacks its files, the lesson that needs none, and why."""
+    config = LabConfig()
+    try:
+        load_tokenizer(find(config.model.name).tokenizer)
+        rows_of(config.data)
+    except LabError as error:
+        log.warning("The page opens on the lesson from scratch: %s", error)
+        return FROM_SCRATCH, str(error)
+    return config, ""
 
 
 def warm() -> None:

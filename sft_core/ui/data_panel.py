@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from sft_core import data
+from sft_core import catalogue, data
 from sft_core.config import DataConfig
 from sft_core.settings import HOST
 from sft_core.types import LabError
@@ -21,7 +21,14 @@ from sft_core.ui.data_view import (
 )
 from sft_core.ui.fields import Fields
 from sft_core.ui.parts import LIGHT, heading
-from sft_core.ui.session import optional_whole, parse, sentence, whole
+from sft_core.ui.session import (
+    Choices,
+    model_config,
+    optional_whole,
+    parse,
+    sentence,
+    whole,
+)
 from sft_core.ui.sources import PARTS, Pick, check_source, pack, rows_of, unpack
 from sft_core.ui.view import dumps, view
 
@@ -33,7 +40,7 @@ class Source:
     """The controls that say where rows come from."""
 
     kind: str = BUILT_IN
-    built_in: str = "six-tasks"
+    built_in: str = DataConfig().source
     file: str | None = None
     address: str = ""
     subset: str = ""
@@ -122,6 +129,24 @@ def change_kind(source: Source, held: str) -> tuple[Any, ...]:
     if source.place(previous) == previous.source:
         return _unread(reading_value(previous, rows_of(previous)))
     return load(source, held)
+
+
+def follow_model(source: Source, choices: Choices) -> tuple[Any, ...]:
+    """-> (built-in set, and what ``load`` gives): where the page holds the rows that were made for
+    another model, those for the chosen one take their place. Rows that somebody brought stay, and
+    so does a conversation of one's own."""
+    nothing = (gr.skip(),) * 6
+    try:
+        wanted = catalogue.find(model_config(choices).name).data
+        held = choices.data
+        others = {card.data for card in catalogue.CATALOGUE} - {wanted}
+        if wanted is None or source.kind != BUILT_IN or held.source not in others:
+            return nothing
+        *shown, builder = loaded(replace(held, source=wanted))
+    except LabError:
+        return nothing  # what is wrong with the model is said beside it
+    own = parse(choices.conversation).get("own")
+    return wanted, *shown, gr.skip() if own else builder
 
 
 def loaded(config: DataConfig) -> tuple[Any, ...]:

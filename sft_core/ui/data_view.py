@@ -84,14 +84,14 @@ def _split_sentence(rows: Rows) -> str:
 
 
 def _facts_sentence(rows: Rows) -> str:
-    """How many held-out facts never stood in training, where the data names its facts."""
+    """How many held-out facts do not stand in training, where the data names its facts."""
     known = [rows.fact_seen(example) for example in rows.splits.test]
     unseen = sum(seen is False for seen in known)
     if not any(seen is not None for seen in known):
         return ""
     return (
-        f"{unseen} of the {len(known)} held-out facts never stood in training. A model from "
-        "random weights can only guess those, so they are counted apart."
+        f"{unseen} of the {len(known)} held-out facts do not stand in these training rows. Only a "
+        "model that met them before can know those, so they are counted apart."
     )
 
 
@@ -137,7 +137,7 @@ def _row(rows: Rows, at: Pick) -> dict[str, Any]:
         "place": at.place,
         "partName": PARTS[at.part],
         "category": example.category,
-        "note": None if seen is None else ("fact in training" if seen else "fact never seen"),
+        "note": None if seen is None else ("fact in training" if seen else "fact not in training"),
         "turns": [
             {
                 "role": turn["role"],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sft_core import doctor, sandbox, templates
+from sft_core import doctor, embedded, sandbox, templates
 from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig, MissingTokens
 from sft_core.encode import encode, encode_prompt, missing_tokens
@@ -116,11 +116,15 @@ def _encode(seen: Look) -> Look:
 
 
 def limit(config: LabConfig) -> int:
-    """The length that rows are cut to, as far as the page can know it: a loaded model's own
-    context is known only once it is opened."""
-    if find(config.model.name).origin is Origin.RANDOM:
-        return min(config.train.max_length, config.model.context)
-    return config.train.max_length
+    """The length that rows are cut to, as far as the page can know it: the context of a model from
+    elsewhere is known only once it is opened."""
+    longest = config.train.max_length
+    match find(config.model.name).origin:
+        case Origin.RANDOM:
+            return min(longest, config.model.context)
+        case Origin.EMBEDDED:
+            return min(longest, embedded.context() or longest)
+    return longest
 
 
 def _prompt(seen: Look) -> Look:

@@ -157,8 +157,9 @@ def _score_sentence(score: Score | None) -> str:
         return ""
     count, total = score.unseen.count, score.overall.count
     return (
-        f"{count} of these {total} facts never stood in training in any words: there a model that "
-        "started from random weights can only guess. The others it met in other words."
+        f"{count} of these {total} facts stood in no training row: there the model needs what it "
+        "knew before, and one from random weights can only guess."
+        f"{' The others it met in other words.' if count < total else ''}"
     )
 
 

@@ -17,6 +17,7 @@ from sft_core import catalogue, formats, templates
 from sft_core.catalogue import Card, Origin
 from sft_core.config import (
     DataConfig,
+    GenerateConfig,
     LabConfig,
     MaskPolicy,
     MissingTokens,
@@ -49,14 +50,14 @@ class Choices:
 
     held: str = field(default_factory=lambda: pack(DataConfig()))
     pick: Pick = field(default_factory=Pick)
-    model: str = catalogue.BYTES_GPT
+    model: str = catalogue.PARROT
     own_model: str = ""
     width: float | None = 128
     depth: float | None = 2
     heads: float | None = 4
     context: float | None = 256
     missing: str = MissingTokens.ADD.value
-    preset: str = "inst-resp"
+    preset: str = "chatml"
     source: str = ""
     train_on: str = TrainOn.ASSISTANT.value
     end_of_turn: bool = True
@@ -195,7 +196,13 @@ def contract(choices: Choices, host: Host = HOST) -> LabConfig:
         template=template_config(choices, model.name),
         policy=MaskPolicy(TrainOn(choices.train_on), choices.end_of_turn),
         train=TrainConfig(max_length=whole(choices.max_length, "Length limit")),
+        generate=generate_config(model.name),
     )
+
+
+def generate_config(model: str) -> GenerateConfig:
+    """How samples and test answers are drawn: the parrot's are short, others may not be."""
+    return LabConfig().generate if model == catalogue.PARROT else GenerateConfig()
 
 
 # -- the conversation under the template -----------------------------------------------------

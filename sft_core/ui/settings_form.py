@@ -10,7 +10,8 @@ from typing import Any, Final
 import gradio as gr
 
 from sft_core.catalogue import Origin, find
-from sft_core.config import LabConfig, TrainConfig
+from sft_core.config import PARROT_RUN, TrainConfig
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.types import ConfigError, LabError
 from sft_core.ui.parts import heading
 from sft_core.ui.session import Choices, given, optional, optional_whole, sentence, whole
@@ -23,9 +24,10 @@ LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation")
 
 OPTIONAL: Final = ("max_steps", "max_minutes")
 """The settings that may be left empty."""
-SCRATCH, TALKING, TUTORIAL = "scratch", "talking", "tutorial"
+PARROT, SCRATCH, TALKING, TUTORIAL = "parrot", "scratch", "talking", "tutorial"
 PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
-    SCRATCH: ("A model from random weights", LabConfig().train),
+    PARROT: ("The parrot, a small base model", PARROT_RUN),
+    SCRATCH: ("A model from random weights", FROM_SCRATCH.train),
     TALKING: (
         "A model that can talk already",
         TrainConfig(
@@ -55,7 +57,7 @@ PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
 
 def suitable(model: str) -> str:
     """The preset to begin with for a model."""
-    return SCRATCH if find(model).origin is Origin.RANDOM else TALKING
+    return {Origin.EMBEDDED: PARROT, Origin.RANDOM: SCRATCH}.get(find(model).origin, TALKING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ from sft_core.settings import HOST, Host
 from sft_core.types import Example, LimitError
 
 SETS_KEPT: Final = 6
+_TYPED: Final = (Origin.FOLDER, Origin.HUB)
+"""Models that are known by what a visitor typed: the others are the lab's own, whatever folder of
+the same name stands beside it."""
 PARTS: Final[Mapping[str, str]] = {"train": "train", "eval": "eval", "test": "held out"}
 
 
@@ -49,7 +52,7 @@ def uploads() -> Path:
 
 def check_model(name: str, host: Host = HOST) -> None:
     """Raises LimitError for a folder of this machine, where visitors may not open any."""
-    if not host.local_paths and _names_a_path(name) and find(name).origin is not Origin.RANDOM:
+    if not host.local_paths and _names_a_path(name) and find(name).origin in _TYPED:
         raise LimitError(
             f"{name!r} is a folder or path, and this host opens none for visitors. "
             "Use a model of the list or a hub id, or run the lab on your own machine."

@@ -66,12 +66,17 @@ class Page:
         """Where findings are shown."""
         return self.template.found, self.tokens.found, self.whole_set.found
 
+    def loads(self) -> list[Any]:
+        """What ``data_panel.load`` gives values for, in its order."""
+        data = self.data
+        return [data.config, data.pick, data.reading, data.rows, self.template.builder]
+
     def adopting(self) -> list[Any]:
         """What ``adopt.adopted`` gives values for, in its order."""
         data, panel = self.data, self.template
         source, controls = data.source, panel.controls
         return [
-            *(data.config, data.pick, data.reading, data.rows, panel.builder),
+            *self.loads(),
             *(source["kind"], *data.boxes),
             *(source[name] for name in ("built_in", "address", "subset", "split", *NUMBERS)),
             *(controls["model"], controls["own_model"], panel.own_box, panel.shape_box),
@@ -107,12 +112,11 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_training(page, runs, blocks)
     wire_grading(page, runs)
     wire_comparison(page, runs)
-    data, builder = page.data, page.template.builder
-    opening = [data.pick, data.rows, builder]
+    opening = [page.data.pick, page.data.rows, page.template.builder]
     undone = page.template.undone
     mended = findings.outputs(page.places(), undone, page.choices)
     audit_panel.wire(
-        page.whole_set, audits, page.choices, opening, mended, undone, data.rows, blocks.load
+        page.whole_set, audits, page.choices, opening, mended, undone, page.data.rows, blocks.load
     )
 
 
@@ -121,7 +125,7 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
 
 def wire_data(page: Page) -> None:
     panel, source = page.data, page.data.source
-    loads = [panel.config, panel.pick, panel.reading, panel.rows, page.template.builder]
+    loads = page.loads()
     source["kind"].input(*bind(data_panel.change_kind, source, panel.config), loads, **LIGHT)
     gr.on(
         [
@@ -199,14 +203,8 @@ def wire_model(page: Page, runs: Runs) -> None:
     choose, inputs = bind(template_panel.choose_model, page.choices)
     repaint, _ = bind(template_panel.repaint, page.choices)
     measure, _ = bind(template_panel.measure, page.choices, fixed=(runs,))
-    outputs = [
-        panel.own_box,
-        panel.shape_box,
-        panel.model_note,
-        controls["preset"],
-        controls["source"],
-        panel.preset_note,
-    ]
+    outputs = [panel.own_box, panel.shape_box, panel.model_note]
+    outputs += [controls["preset"], controls["source"], panel.preset_note]
     chosen = gr.on(
         [controls["model"].input, controls["own_model"].submit],
         choose,
@@ -214,7 +212,10 @@ def wire_model(page: Page, runs: Runs) -> None:
         outputs,
         trigger_mode="always_last",
         **LIGHT,
-    ).then(repaint, inputs, page.looked_at(), **LIGHT)
+    )
+    rows, source = bind(data_panel.follow_model, page.data.source, page.choices)
+    chosen = chosen.then(rows, source, [page.data.source["built_in"], *page.loads()], **LIGHT)
+    chosen = chosen.then(repaint, inputs, page.looked_at(), **LIGHT)
     fitting, both = bind(run_handlers.follow_model, page.train.settings, page.choices)
     chosen.then(fitting, both, [page.train.preset, *page.settings()], **LIGHT)
     counted = [panel.count.click(measure, inputs, panel.size, **LIGHT)]

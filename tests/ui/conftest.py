@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser import FLAGS, executable
 
@@ -164,6 +164,20 @@ def _runs_end(request: pytest.FixtureRequest) -> Iterator[None]:
 def page(context: BrowserContext, server: Server, watched: Watched) -> Page:
     """The lab, opened."""
     return visit(context, server.url, watched)
+
+
+@pytest.fixture
+def lesson(page: Page) -> Page:
+    """The lab, turned to the lesson from scratch by choosing its model: its runs cost less than
+    the default's, and its markers are short."""
+    page.click("#model input")
+    page.click("[role=option]:has-text('Byte-level GPT')")
+    expect(page.locator("#chips")).to_contain_text("six-tasks")
+    expect(page.locator("#chips")).to_contain_text("INST / RESP")
+    page.click("#tab-train-button")
+    expect(page.locator("#train-preset input")).to_have_value("A model from random weights")
+    page.click("#tab-data-button")
+    return page
 
 
 def visit(context: BrowserContext, url: str, watched: Watched) -> Page:

@@ -13,15 +13,16 @@ import gradio as gr
 import pytest
 
 from sft_core.audit import audit
-from sft_core.config import DataConfig, LabConfig, MaskPolicy
+from sft_core.config import DataConfig, MaskPolicy
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import ConfigError, Example, LimitError, Message, Template
 from sft_core.ui import audit_panel, findings
 from sft_core.ui.audit_view import lists_value, plot_values, summary_value
 from sft_core.ui.audits import Audits, Progress, State
-from sft_core.ui.session import Choices, preset_source
 from sft_core.ui.sources import Pick, pack, rows_of
+from tests.ui.controls import from_scratch
 
 SKIP = gr.skip()
 INST = Template("inst-resp", PRESETS["inst-resp"].source)
@@ -32,10 +33,6 @@ def audits() -> Iterator[Audits]:
     made = Audits()
     yield made
     made.close()
-
-
-def choices(**values: Any) -> Choices:
-    return replace(Choices(source=preset_source("inst-resp", "bytes-gpt")), **values)
 
 
 def followed(audits: Audits, id: str) -> tuple[Any, ...]:
@@ -58,7 +55,7 @@ def progress(*rows: Example, state: State = State.DONE, limit: int = 40, **value
     held_out = values.pop("held_out", ())
     found = audit(rows, INST, load_tokenizer("bytes"), MaskPolicy(), limit, held_out=held_out)
     return Progress(
-        state, found, values.pop("total", len(rows)), LabConfig(), "k", "h", "t", **values
+        state, found, values.pop("total", len(rows)), FROM_SCRATCH, "k", "h", "t", **values
     )
 
 
@@ -120,7 +117,7 @@ def test_lists_name_what_there_is_and_leave_out_what_there_is_not() -> None:
 def test_a_small_set_is_audited_when_somebody_looks_and_again_when_something_changed(
     audits: Audits,
 ) -> None:
-    id, drawn, _ = audit_panel.enter(audits, choices(), "gone")
+    id, drawn, _ = audit_panel.enter(audits, from_scratch(), "gone")
     assert drawn is None
     shown = followed(audits, id)
     assert len(shown) == audit_panel.FOLLOWED
@@ -132,11 +129,13 @@ def test_a_small_set_is_audited_when_somebody_looks_and_again_when_something_cha
     names = [Path(it["value"]).name for it in shown[11:]]
     assert names == ["audit.json", "audit-figures.csv", "audit-rows.csv"]
     assert audit_panel.follow(audits, id, shown[0]) == (SKIP,) * audit_panel.FOLLOWED
-    assert audit_panel.enter(audits, choices(), id)[0] == SKIP
-    assert audit_panel.enter(audits, choices(width=64), id)[0] == SKIP, "no token depends on it"
-    assert audit_panel.revisit(audits, choices(), "gone") == (SKIP,) * 3
-    assert audit_panel.revisit(audits, choices(), id)[0] == SKIP
-    other, _, _ = audit_panel.revisit(audits, choices(end_of_turn=False), id)
+    assert audit_panel.enter(audits, from_scratch(), id)[0] == SKIP
+    assert audit_panel.enter(audits, from_scratch(width=64), id)[0] == SKIP, (
+        "no token depends on it"
+    )
+    assert audit_panel.revisit(audits, from_scratch(), "gone") == (SKIP,) * 3
+    assert audit_panel.revisit(audits, from_scratch(), id)[0] == SKIP
+    other, _, _ = audit_panel.revisit(audits, from_scratch(end_of_turn=False), id)
     assert other != id
     before, after = (json.loads(followed(audits, it)[1])["figures"][0] for it in (id, other))
     assert before["figure"] != after["figure"]
@@ -146,12 +145,12 @@ def test_a_large_set_waits_for_its_button_and_says_when_it_is_stale(
     audits: Audits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_panel, "AT_ONCE_ROWS", 10)
-    assert audit_panel.enter(audits, choices(), "")[:2] == (SKIP, SKIP)
-    id, _, line = audit_panel.start(audits, choices(), "")
+    assert audit_panel.enter(audits, from_scratch(), "")[:2] == (SKIP, SKIP)
+    id, _, line = audit_panel.start(audits, from_scratch(), "")
     assert json.loads(line)["text"] == ""
     followed(audits, id)
-    assert json.loads(audit_panel.enter(audits, choices(), id)[2])["text"] == ""
-    changed = audit_panel.enter(audits, choices(max_length=30), id)
+    assert json.loads(audit_panel.enter(audits, from_scratch(), id)[2])["text"] == ""
+    changed = audit_panel.enter(audits, from_scratch(max_length=30), id)
     assert changed[0] == SKIP
     assert json.loads(changed[2])["text"].startswith("This audit is of other")
 
@@ -160,9 +159,9 @@ def test_a_long_audit_is_not_given_up_because_a_new_page_holds_a_small_set(
     audits: Audits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_panel, "AT_ONCE_ROWS", 159)
-    id, _, _ = audit_panel.start(audits, choices(), "")
-    small = choices(held=pack(DataConfig(rows=40)))
-    assert len(rows_of(DataConfig(rows=40)).splits.train) < 159
+    id, _, _ = audit_panel.start(audits, from_scratch(), "")
+    small = from_scratch(held=pack(DataConfig("six-tasks", rows=40)))
+    assert len(rows_of(DataConfig("six-tasks", rows=40)).splits.train) < 159
     begun, _, line = audit_panel.enter(audits, small, id)
     assert begun == SKIP
     assert json.loads(line)["level"] == "warning"
@@ -173,9 +172,9 @@ def test_starting_again_stops_the_audit_before(audits: Audits, tmp_path: Path) -
     rows = [{"prompt": f"Ask {n} " + "why " * 50, "response": "So."} for n in range(6000)]
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    many = choices(held=pack(DataConfig(source=str(file))))
+    many = from_scratch(held=pack(DataConfig(source=str(file))))
     first, _, _ = audit_panel.start(audits, many, "")
-    second, _, _ = audit_panel.start(audits, choices(), first)
+    second, _, _ = audit_panel.start(audits, from_scratch(), first)
     assert json.loads(followed(audits, second)[1])["state"] == "done"
     ended = audits.get(first)
     assert ended is not None
@@ -193,7 +192,7 @@ def test_starting_again_stops_the_audit_before(audits: Audits, tmp_path: Path) -
 )
 def test_what_cannot_begin_says_why(audits: Audits, values: dict[str, Any], told: str) -> None:
     for handler in (audit_panel.enter, audit_panel.start):
-        begun, _, line = handler(audits, choices(**values), "")
+        begun, _, line = handler(audits, from_scratch(**values), "")
         assert begun == SKIP
         assert json.loads(line)["level"] == "error"
         assert told in json.loads(line)["text"]
@@ -202,36 +201,36 @@ def test_what_cannot_begin_says_why(audits: Audits, values: dict[str, Any], told
 def test_a_host_bounds_the_length_that_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_panel, "HOST", replace(audit_panel.HOST, max_length=100))
     with pytest.raises(LimitError, match="allows 100"):
-        audit_panel.plan_of(choices())
+        audit_panel.plan_of(from_scratch())
 
 
 def test_a_template_that_fails_on_every_row_is_an_audit_too(audits: Audits) -> None:
-    broken = choices(source="{{ raise_exception('not these') }}")
+    broken = from_scratch(source="{{ raise_exception('not these') }}")
     id, _, _ = audit_panel.start(audits, broken, "")
     value = json.loads(followed(audits, id)[1])
     assert value["notes"][0]["text"].startswith("All 160 rows could not be made into tokens")
 
 
 def test_a_click_opens_the_row_in_whatever_part_it_is(audits: Audits) -> None:
-    id, _, _ = audit_panel.start(audits, choices(), "")
+    id, _, _ = audit_panel.start(audits, from_scratch(), "")
     followed(audits, id)
-    rows = rows_of(DataConfig())
+    rows = rows_of(FROM_SCRATCH.data)
     for part, place in (("train", 7), ("test", 3)):
         wanted = rows.part(part)[place]
-        pick, _, builder = audit_panel.open_row(audits, id, choices(), "", {"row": wanted.id})
+        pick, _, builder = audit_panel.open_row(audits, id, from_scratch(), "", {"row": wanted.id})
         assert pick == Pick(part, place)
         assert json.loads(builder)["turns"][0]["content"] == wanted.messages[0].text
     with pytest.raises(ConfigError, match="There is no row nobody"):
-        audit_panel.open_row(audits, id, choices(), "", {"row": "nobody"})
-    other = choices(held=pack(DataConfig(eval_rows=3)))
+        audit_panel.open_row(audits, id, from_scratch(), "", {"row": "nobody"})
+    other = from_scratch(held=pack(DataConfig("six-tasks", eval_rows=3)))
     with pytest.raises(ConfigError, match="Other data was loaded"):
         audit_panel.open_row(audits, id, other, "", {"row": rows.part("train")[0].id})
     with pytest.raises(ConfigError):
-        audit_panel.open_row(audits, "gone", choices(), "", {})
+        audit_panel.open_row(audits, "gone", from_scratch(), "", {})
 
 
 def test_the_doctor_looks_at_rows_of_the_set_and_a_click_mends_all_of_them(audits: Audits) -> None:
-    made = choices(end_of_turn=False, max_length=40)
+    made = from_scratch(end_of_turn=False, max_length=40)
     id, _, _ = audit_panel.start(audits, made, "")
     value = json.loads(followed(audits, id)[5])
     assert value["title"] == "What the doctor says of 80 rows from all over the set"
@@ -250,14 +249,14 @@ def test_the_doctor_looks_at_rows_of_the_set_and_a_click_mends_all_of_them(audit
 
 
 def test_findings_of_another_audit_mend_nothing(audits: Audits) -> None:
-    made = choices(end_of_turn=False)
+    made = from_scratch(end_of_turn=False)
     id, _, _ = audit_panel.start(audits, made, "")
     followed(audits, id)
     for sent, with_it, words in (
-        ({"number": 0}, choices(), "other data or settings"),
+        ({"number": 0}, from_scratch(), "other data or settings"),
         ({"number": 999}, made, "mended already"),
         ({"number": None}, made, "mended already"),
-        ({}, choices(width=None), "Width is empty"),
+        ({}, from_scratch(width=None), "Width is empty"),
     ):
         answer = audit_panel.mend(audits, id, with_it, sent)
         assert answer[0] is None

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sft_core.audit import audit
-from sft_core.config import LabConfig
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.settings import HOST
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
@@ -49,7 +49,7 @@ def plan(rows: Any, **values: Any) -> Plan:
         held_out=(),
         template=INST,
         tokenizer=load_tokenizer("bytes"),
-        config=LabConfig(),
+        config=FROM_SCRATCH,
         max_length=20,
         key="k",
         held="h",

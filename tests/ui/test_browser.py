@@ -12,6 +12,9 @@ import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from sft_core.config import LabConfig
+from sft_core.data import load
+from sft_core.lessons import FROM_SCRATCH
 from tests.ui.conftest import Server, Watched, visit
 
 pytestmark = pytest.mark.browser
@@ -92,9 +95,27 @@ def test_the_page_offers_no_handler_of_its_own_as_an_api(server: Server) -> None
 # -- the whole path --------------------------------------------------------------------------
 
 
-def test_from_the_built_in_rows_to_three_answers_side_by_side(page: Page) -> None:
+def test_from_opening_the_page_to_three_answers_side_by_side(page: Page) -> None:
+    """The first minute, as it stands on arrival but for the length of the run."""
+    held_out = load(LabConfig().data).held_out
+    facts = f"{len(held_out)} of these {len(held_out)} facts stood in no training row"
+    expect(page.locator("#chips")).to_contain_text(f"parrot 160/16/{len(held_out)}")
     expect(page.locator("#reading")).to_contain_text("160 rows to train on")
-    assert page.locator("#chips .chip").all_inner_texts()
+    expect(page.locator("#findings")).to_contain_text("Nothing is wrong")
+    set_steps(page, 4)
+    page.click("#start")
+    expect(page.locator("#stop")).to_be_visible()
+    wait_for_state(page, "Finished", seconds=240)
+    expect(page.locator("#scores")).to_contain_text(facts)
+    expect(page.locator("#scores")).to_contain_text("Facts that did not")
+    categories = {example.category for example in held_out}
+    expect(page.locator("#scores tbody tr")).to_have_count(len(categories))
+    compare_three(page, "parrot on parrot")
+
+
+def test_the_lesson_from_scratch_trains_and_draws_what_happens(lesson: Page) -> None:
+    page = lesson
+    expect(page.locator("#reading")).to_contain_text("160 rows to train on")
     set_steps(page, 12)
     page.click("#start")
     expect(page.locator("#stop")).to_be_visible()
@@ -108,18 +129,32 @@ def test_from_the_built_in_rows_to_three_answers_side_by_side(page: Page) -> Non
     assert "train loss" in names
     assert "eval loss" in names
     assert plot.evaluate("node => node.isConnected"), "the curves were made anew"
-    expect(page.locator("#scores")).to_contain_text("12 of these 40 facts never stood in training")
-    expect(page.locator("#scores")).to_contain_text("Facts that it never saw")
+    expect(page.locator("#scores")).to_contain_text("12 of these 40 facts stood in no training row")
+    expect(page.locator("#scores")).to_contain_text("Facts that did not")
     expect(page.locator("#scores tbody tr")).to_have_count(6)
     assert page.locator("#samples li").count() >= 3
     expect(page.locator("#pairs")).to_contain_text("never")
     expect(page.locator("#run-chip")).to_contain_text("finished")
-    compare_three(page)
 
 
-def compare_three(page: Page) -> None:
+def test_rows_template_and_settings_follow_the_model_and_come_back(lesson: Page) -> None:
+    page = lesson
+    expect(page.locator("#built-in input")).to_have_value("six-tasks")
+    asked = page.locator("#builder textarea").first.input_value()
+    assert asked == load(FROM_SCRATCH.data).examples[0].messages[0].text
+    choose(page, "model", "Parrot")
+    expect(page.locator("#chips")).to_contain_text("parrot 160/")
+    expect(page.locator("#chips")).to_contain_text("ChatML")
+    expect(page.locator("#built-in input")).to_have_value("parrot")
+    expect(page.locator("#shape")).to_be_hidden()
+    wait_for_strip(page, "<|im_start|>user")
+    open_tab(page, "train")
+    expect(page.locator("#train-preset input")).to_have_value(re.compile("parrot"))
+
+
+def compare_three(page: Page, title: str = "bytes-gpt on six-tasks") -> None:
     open_tab(page, "compare")
-    expect(page.locator("#compare-title")).to_contain_text("bytes-gpt on six-tasks")
+    expect(page.locator("#compare-title")).to_contain_text(title)
     expect(page.locator("#prompts textarea")).to_have_count(3)
     page.click("#compare")
     expect(page.locator("#answers .answer")).to_have_count(6)
@@ -135,8 +170,9 @@ def compare_three(page: Page) -> None:
 
 
 def test_a_reload_in_mid_run_and_a_second_tab_lose_nothing(
-    page: Page, context: BrowserContext, watched: Watched
+    lesson: Page, context: BrowserContext, watched: Watched
 ) -> None:
+    page = lesson
     type_template(page, "{% for m in messages %}<INST>{{ m.content }}<END>{% endfor %}")
     expect(page.locator("#chips")).to_contain_text("(edited)")
     set_steps(page, LONG_RUN)
@@ -165,8 +201,9 @@ def test_a_reload_in_mid_run_and_a_second_tab_lose_nothing(
 
 
 def test_a_closed_tab_is_found_again_in_the_list_of_runs(
-    page: Page, context: BrowserContext, server: Server, watched: Watched
+    lesson: Page, context: BrowserContext, server: Server, watched: Watched
 ) -> None:
+    page = lesson
     set_steps(page, LONG_RUN)
     page.click("#start")
     wait_for_state(page, "Training")
@@ -182,8 +219,9 @@ def test_a_closed_tab_is_found_again_in_the_list_of_runs(
 
 
 def test_a_killed_compute_process_costs_the_run_and_not_the_page(
-    page: Page, server: Server
+    lesson: Page, server: Server
 ) -> None:
+    page = lesson
     set_steps(page, LONG_RUN)
     set_number(page, "eval-every", "5")
     page.click("#start")
@@ -211,7 +249,8 @@ def test_a_link_to_a_run_that_is_gone_says_so(
 # -- compare without a run -------------------------------------------------------------------
 
 
-def test_a_sampled_comparison_of_the_base_model_can_be_stopped(page: Page) -> None:
+def test_a_sampled_comparison_of_the_base_model_can_be_stopped(lesson: Page) -> None:
+    page = lesson
     open_tab(page, "compare")
     page.click("#how label:has-text('Sampled')")
     expect(page.locator("input[aria-label*='Temperature']").first).to_be_visible()
@@ -230,7 +269,8 @@ def test_a_sampled_comparison_of_the_base_model_can_be_stopped(page: Page) -> No
 # -- template and tokens ---------------------------------------------------------------------
 
 
-def test_typing_in_the_template_repaints_the_tokens(page: Page) -> None:
+def test_typing_in_the_template_repaints_the_tokens(lesson: Page) -> None:
+    page = lesson
     content = page.locator("#builder textarea").first.input_value()
     assert content in strip_text(page)
     type_template(page, "{% for m in messages %}<INST>{{ m.content | upper }}<END>{% endfor %}")
@@ -281,7 +321,8 @@ def test_another_row_and_an_own_conversation(page: Page) -> None:
     wait_for_strip(page, asked)
 
 
-def test_another_preset_and_another_model(page: Page) -> None:
+def test_another_preset_and_another_model(lesson: Page) -> None:
+    page = lesson
     choose(page, "preset", "ChatML")
     wait_for_strip(page, "<|im_start|>user")
     expect(page.locator("#missing")).to_be_visible()
@@ -330,7 +371,7 @@ def test_a_file_that_cannot_be_read_says_why_and_keeps_what_was_there(
     page.click("#source-kind label:has-text('Upload')")
     page.set_input_files("#upload input[type=file]", rows)
     expect(page.locator("#reading .line-error")).to_be_visible()
-    expect(page.locator("#chips")).to_contain_text("six-tasks")
+    expect(page.locator("#chips")).to_contain_text("parrot 160/")
     page.select_option("#reading select[aria-label=Format]", "prompt-response")
     page.select_option("#reading select[aria-label='Column for prompt']", "a")
     page.select_option("#reading select[aria-label='Column for response']", "b")

@@ -114,7 +114,8 @@ def test_an_audit_grows_outlives_its_page_and_is_stopped_by_its_own_visitor(
     expect(again.locator(".toast-body")).to_contain_text("Other data was loaded since")
 
 
-def test_a_finding_shows_its_tokens_mends_and_is_taken_back(page: Page) -> None:
+def test_a_finding_shows_its_tokens_mends_and_is_taken_back(lesson: Page) -> None:
+    page = lesson
     page.click("#end-of-turn label")
     say = page.locator("#findings .finding .say")
     expect(say).to_contain_text("is printed but not trained")

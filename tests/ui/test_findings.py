@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from sft_core.config import DataConfig, LabConfig, MissingTokens
+from sft_core.config import LabConfig, MissingTokens
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.settings import Host
 from sft_core.types import ConfigError, Finding, LimitError, Severity
 from sft_core.ui import findings, template_panel
@@ -17,12 +18,9 @@ from sft_core.ui.findings import MENDABLE, Mended, findings_value
 from sft_core.ui.look import Look, limit, look
 from sft_core.ui.session import Choices, contract, conversation, preset_source
 from sft_core.ui.sources import rows_of
+from tests.ui.controls import from_scratch
 
 CODE = "end-of-turn-untrained"
-
-
-def choices(**values: Any) -> Choices:
-    return replace(Choices(source=preset_source("inst-resp", "bytes-gpt")), **values)
 
 
 def finding(code: str = "x", **values: Any) -> Finding:
@@ -30,7 +28,7 @@ def finding(code: str = "x", **values: Any) -> Finding:
 
 
 def shown(*found: Finding, config: LabConfig | None = None) -> list[dict[str, Any]]:
-    value = findings_value(found, config or LabConfig())
+    value = findings_value(found, config or FROM_SCRATCH)
     return list(value["findings"])
 
 
@@ -91,7 +89,7 @@ def test_a_corrected_template_has_a_button() -> None:
 
 
 def test_a_fault_in_the_template_comes_with_its_place_and_once() -> None:
-    broken = choices(source="{% for m in messages %}\n{{ m.content }}\n{% endfr %}")
+    broken = from_scratch(source="{% for m in messages %}\n{{ m.content }}\n{% endfr %}")
     value = json.loads(template_panel.repaint(broken)[2])
     (item,) = value["findings"]
     assert (item["severity"], item["line"], item["column"]) == ("error", 3, 4)
@@ -101,7 +99,7 @@ def test_a_fault_in_the_template_comes_with_its_place_and_once() -> None:
 
 
 def test_a_click_trains_the_end_of_turn_and_undo_takes_it_back() -> None:
-    untrained = choices(end_of_turn=False)
+    untrained = from_scratch(end_of_turn=False)
     assert CODE in {it.code for it in look_at(untrained).findings}
     answer = findings.mend(untrained, {"code": CODE, "number": 0})
     assert controls(answer) == {"end_of_turn": True}
@@ -118,7 +116,7 @@ def test_a_click_trains_the_end_of_turn_and_undo_takes_it_back() -> None:
 
 def test_missing_markers_are_added_by_the_control_that_shows_it() -> None:
     source = preset_source("chatml", "bytes-gpt")
-    split = choices(preset="chatml", source=source, missing=MissingTokens.TEXT.value)
+    split = from_scratch(preset="chatml", source=source, missing=MissingTokens.TEXT.value)
     answer = findings.mend(split, {"code": "marker-split", "number": 0})
     assert controls(answer) == {"missing": "add"}
     assert type(controls(answer)["missing"]) is str
@@ -126,16 +124,16 @@ def test_missing_markers_are_added_by_the_control_that_shows_it() -> None:
 
 
 def test_what_was_mended_already_says_so() -> None:
-    answer = findings.mend(choices(), {"code": CODE, "number": 0})
+    answer = findings.mend(from_scratch(), {"code": CODE, "number": 0})
     assert controls(answer) == {}
     assert json.loads(answer[1])["text"] == "That was mended already."
     for number in (None, -1, 5, "0"):
         sent = {"code": CODE, "number": number}
-        assert controls(findings.mend(choices(end_of_turn=False), sent)) == {}
+        assert controls(findings.mend(from_scratch(end_of_turn=False), sent)) == {}
 
 
 def test_a_contract_that_cannot_be_read_mends_nothing_and_says_why() -> None:
-    answer = findings.mend(choices(width=None), {"code": CODE})
+    answer = findings.mend(from_scratch(width=None), {"code": CODE})
     assert json.loads(answer[1]) == {"text": "Width is empty: give a number.", "level": "error"}
 
 
@@ -144,7 +142,7 @@ def remedy(made: Choices, **values: Any) -> Mended:
 
 
 def test_a_corrected_template_goes_into_the_editor_and_comes_out_again() -> None:
-    made = choices()
+    made = from_scratch()
     source = "{% for m in messages %}{{ m.content }}<END>{% endfor %}"
     mended = remedy(made, fixed_template=source)
     assert mended.text == "Mended: the template was corrected."
@@ -156,7 +154,7 @@ def test_a_corrected_template_goes_into_the_editor_and_comes_out_again() -> None
 
 
 def test_undo_does_not_overwrite_what_was_typed_since() -> None:
-    made = choices()
+    made = from_scratch()
     mended = remedy(made, fixed_template="{{ messages }}")
     answer = findings.undo(replace(made, source="{{ messages }} and more"), mended)
     assert controls(answer) == {}
@@ -165,24 +163,24 @@ def test_undo_does_not_overwrite_what_was_typed_since() -> None:
 
 
 def test_a_longer_limit_takes_the_context_of_a_model_from_random_weights_along() -> None:
-    made = choices()
+    made = from_scratch()
     mended = remedy(made, fixed_settings=("train.max_length=400",))
     assert mended.changes == (("max_length", 256, 400), ("context", 256, 400))
     after = replace(made, max_length=400, context=400)
     assert limit(contract(after)) == 400
     assert controls(findings.undo(after, mended)) == {"max_length": 256, "context": 256}
-    smol = choices(model="smollm2-135m-instruct")
+    smol = from_scratch(model="smollm2-135m-instruct")
     assert remedy(smol, fixed_settings=("max_length=400",)).changes == (("max_length", 256, 400),)
 
 
 def test_a_preset_that_mends_comes_with_its_text() -> None:
-    mended = remedy(choices(), fixed_settings=("template.name=chatml",))
+    mended = remedy(from_scratch(), fixed_settings=("template.name=chatml",))
     after = {name: value for name, _, value in mended.changes}
     assert after == {"preset": "chatml", "source": preset_source("chatml", "bytes-gpt")}
 
 
 def test_a_remedy_beyond_this_host_or_beyond_the_page_is_refused_in_a_sentence() -> None:
-    made = choices()
+    made = from_scratch()
     shared = Host.from_environment({"SPACE_ID": "somebody/lab"})
     long = finding(fixed_settings=("train.max_length=5000",))
     with pytest.raises(LimitError, match="allows 1,024"):
@@ -194,7 +192,7 @@ def test_a_remedy_beyond_this_host_or_beyond_the_page_is_refused_in_a_sentence()
 
 
 def test_every_control_that_a_remedy_may_set_is_one_of_the_contract() -> None:
-    made = choices()
+    made = from_scratch()
     assert all(hasattr(made, name) for name in MENDABLE)
-    assert rows_of(DataConfig()).splits.train
+    assert rows_of(FROM_SCRATCH.data).splits.train
     assert set(findings._CONTROL_OF.values()) | {"source"} == set(MENDABLE)

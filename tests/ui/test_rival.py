@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from sft_core.config import LabConfig
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.rivals import RIVALS, find
 from sft_core.types import LabError, LimitError, Message
 from sft_core.ui import rival_view
 from sft_core.ui.look import look
-from sft_core.ui.session import Choices, preset_source
+from sft_core.ui.session import preset_source
 from sft_core.ui.token_view import tokens_value
+from tests.ui.controls import from_scratch
 from tests.ui.test_browser import choose, open_tab
 from tests.ui.test_values import FIRST, contract
 
 
 def opposed(name: str | None, **values: Any) -> dict[str, Any]:
-    choices = Choices(source=preset_source("inst-resp", "bytes-gpt"))
-    value = json.loads(rival_view.oppose(replace(choices, **values), name))
+    value = json.loads(rival_view.oppose(from_scratch(**values), name))
     assert isinstance(value, dict)
     return value
 
@@ -40,14 +40,14 @@ def test_a_rival_that_agrees_says_so() -> None:
 
 def test_each_difference_marks_tokens_of_the_strip_that_is_shown() -> None:
     value = opposed("tokenise-apart")
-    shown = tokens_value(look(LabConfig(), FIRST))
+    shown = tokens_value(look(FROM_SCRATCH, FIRST))
     assert value["key"] == shown["key"]
     (difference,) = value["differences"]
     assert difference["signs"] == ["missed"]
     (position,) = difference["tokens"]
     assert shown["tokens"][position][0] == "<END>"
     assert "of" in value["verdict"]
-    other = look(LabConfig(), replace(FIRST, messages=(*FIRST.messages, Message("user", "?"))))
+    other = look(FROM_SCRATCH, replace(FIRST, messages=(*FIRST.messages, Message("user", "?"))))
     assert tokens_value(other)["key"] != value["key"]
 
 
@@ -73,7 +73,8 @@ def test_what_cannot_be_compared_says_why() -> None:
 
 
 @pytest.mark.browser
-def test_a_rival_s_differences_mark_the_tokens_and_follow_the_template(page: Page) -> None:
+def test_a_rival_s_differences_mark_the_tokens_and_follow_the_template(lesson: Page) -> None:
+    page = lesson
     open_tab(page, "tokens")
     marked = page.locator("#inspector .t[data-rival]")
     expect(marked).to_have_count(0)

@@ -10,19 +10,21 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from sft_core.catalogue import BYTES_GPT
 from sft_core.config import LabConfig, ModelConfig, TemplateConfig, TrainConfig
 from sft_core.data import write_jsonl
 from sft_core.events import RunFinished, RunQueued, Score, ScoreLogged, Tally
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.rundir import FACTS, TEST_ROWS, RunDirectory
 from sft_core.runs import Runs, new_id
 from sft_core.settings import HOST
 from sft_core.types import RunNotFoundError
 from sft_core.ui import adopt, run_handlers
-from sft_core.ui.session import Choices, preset_source
 from sft_core.ui.settings_form import Settings
 from sft_core.ui.sources import pack, rows_of
 from sft_core.worker import ProcessCompute
 from tests.test_plots import started, step
+from tests.ui.controls import from_scratch
 
 SKIP = gr.skip()
 
@@ -36,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 def a_run(runs: Runs, config: LabConfig | None = None) -> RunDirectory:
     """A run that this process carries out, by hand."""
-    directory = RunDirectory.create(runs.root / new_id(), config or LabConfig())
+    directory = RunDirectory.create(runs.root / new_id(), config or FROM_SCRATCH)
     directory.append(RunQueued(run=directory.id, position=0))
     return directory
 
@@ -44,10 +46,6 @@ def a_run(runs: Runs, config: LabConfig | None = None) -> RunDirectory:
 def end(directory: RunDirectory) -> None:
     directory.append(RunFinished(step=2, restored_step=2, seconds=3, run_dir=str(directory.path)))
     directory.release()
-
-
-def choices() -> Choices:
-    return Choices(source=preset_source("inst-resp", "bytes-gpt"))
 
 
 def test_nothing_is_sent_while_the_log_gains_nothing(runs: Runs) -> None:
@@ -109,11 +107,11 @@ def test_a_shared_host_lists_only_the_visitors_own_runs(
 
 
 def test_held_out_rows_are_those_of_the_run(runs: Runs) -> None:
-    rows = rows_of(LabConfig().data).splits.test[:3]
+    rows = rows_of(FROM_SCRATCH.data).splits.test[:3]
     directory = a_run(runs)
     write_jsonl(rows, directory.path / TEST_ROWS)
     (directory.path / FACTS).write_text(json.dumps([rows[0].fact]))
-    _, listed, pairs, mine = run_handlers.around(runs, directory.id, ["x"], pack(LabConfig().data))
+    _, listed, pairs, mine = run_handlers.around(runs, directory.id, ["x"], pack(FROM_SCRATCH.data))
     value = json.loads(pairs)["pairs"]
     assert [pair["expected"] for pair in value] == [row.answer for row in rows]
     assert [pair["seen"] for pair in value] == [True, False, False]
@@ -124,17 +122,19 @@ def test_held_out_rows_are_those_of_the_run(runs: Runs) -> None:
 
 def test_a_run_cannot_start_from_settings_that_cannot_work(runs: Runs) -> None:
     before = runs.recent()
-    shown = dict(zip(Settings.__dataclass_fields__, adopt.settings(LabConfig().train), strict=True))
+    shown = dict(
+        zip(Settings.__dataclass_fields__, adopt.settings(FROM_SCRATCH.train), strict=True)
+    )
     for wrong, told in (
         ({"max_steps": "soon"}, "Steps must be a number"),
         ({"learning_rate": None}, "Learning rate is empty"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ):
         settings = Settings(**{**shown, **wrong})  # type: ignore[arg-type]
-        run, line, _ = run_handlers.start(runs, settings, choices(), "before")
+        run, line, _ = run_handlers.start(runs, settings, from_scratch(), "before")
         assert run == "before"
         assert told in json.loads(line)["text"]
-    broken = replace(choices(), source="{% for")
+    broken = replace(from_scratch(), source="{% for")
     run, line, _ = run_handlers.start(runs, Settings(**shown), broken, None)
     assert run is None
     assert json.loads(line)["level"] == "error"
@@ -142,9 +142,9 @@ def test_a_run_cannot_start_from_settings_that_cannot_work(runs: Runs) -> None:
 
 
 def test_a_link_puts_the_runs_own_settings_on_the_page(runs: Runs) -> None:
-    config = LabConfig(
+    config = FROM_SCRATCH.but(
         template=TemplateConfig("inst-resp (edited)", "{{ messages }}"),
-        model=ModelConfig(width=64, heads=2),
+        model=ModelConfig(BYTES_GPT, width=64, heads=2),
         train=TrainConfig(max_steps=7, sample_prompts=("Hi", "Ho")),
     )
     directory = a_run(runs, config)
@@ -161,8 +161,8 @@ def test_a_link_puts_the_runs_own_settings_on_the_page(runs: Runs) -> None:
 
 def test_settings_follow_the_model_unless_they_were_changed(runs: Runs) -> None:
     names = Settings.__dataclass_fields__
-    untouched: Any = Settings(*adopt.settings(LabConfig().train))
-    smol = replace(choices(), model="smollm2-135m-instruct")
+    untouched: Any = Settings(*adopt.settings(FROM_SCRATCH.train))
+    smol = replace(from_scratch(), model="smollm2-135m-instruct")
     preset, *values = run_handlers.follow_model(untouched, smol)
     assert preset == "talking"
     assert len(values) == len(names)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sft_core.config import DataConfig, LabConfig, MissingTokens, TrainOn
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.settings import Host
 from sft_core.types import (
     ConfigError,
@@ -23,34 +23,32 @@ from sft_core.ui import session
 from sft_core.ui.look import look
 from sft_core.ui.session import Choices
 from sft_core.ui.sources import Pick, pack, rows_of, unpack
+from tests.ui.controls import from_scratch, on_arrival
 
 SHARED = Host.from_environment({"SPACE_ID": "somebody/lab"})
 HOME = Host.from_environment({})
 
 
-def choices(**values: object) -> Choices:
-    source = session.preset_source("inst-resp", "bytes-gpt")
-    return replace(Choices(source=source), **values)  # type: ignore[arg-type]
-
-
-def test_the_controls_as_they_stand_spell_the_default_contract() -> None:
-    made, default = session.contract(choices()), LabConfig()
-    assert (made.data, made.template, made.model) == (default.data, default.template, default.model)
-    assert made.policy == default.policy
+@pytest.mark.parametrize(
+    ("choices", "wanted"), [(on_arrival(), LabConfig()), (from_scratch(), FROM_SCRATCH)]
+)
+def test_the_controls_spell_the_contract(choices: Choices, wanted: LabConfig) -> None:
+    made = session.contract(choices)
+    assert made.but(train=wanted.train) == wanted
 
 
 def test_an_editor_that_changed_only_line_ends_still_holds_the_preset() -> None:
-    plain = choices().source
+    plain = from_scratch().source
     for same in (plain, plain.rstrip("\n"), plain.replace("\n", "\r\n")):
-        assert session.contract(choices(source=same)).template.source is None
-    edited = session.contract(choices(source=plain + " "))
+        assert session.contract(from_scratch(source=same)).template.source is None
+    edited = session.contract(from_scratch(source=plain + " "))
     assert edited.template.source == plain + " "
     assert edited.template.name == "inst-resp (edited)"
 
 
 def test_mask_and_missing_tokens_reach_the_contract() -> None:
     made = session.contract(
-        choices(train_on="last_assistant", end_of_turn=False, missing=MissingTokens.TEXT.value)
+        from_scratch(train_on="last_assistant", end_of_turn=False, missing=MissingTokens.TEXT.value)
     )
     assert made.policy.train_on is TrainOn.LAST_ASSISTANT
     assert not made.policy.end_of_turn
@@ -59,7 +57,7 @@ def test_mask_and_missing_tokens_reach_the_contract() -> None:
 
 def test_an_emptied_number_names_its_field() -> None:
     with pytest.raises(ConfigError, match="Width is empty"):
-        session.contract(choices(width=None))
+        session.contract(from_scratch(width=None))
     with pytest.raises(ConfigError, match="Rows must be a number"):
         session.optional_whole("many", "Rows")
     assert session.optional_whole(" 1,200 ", "Rows") == 1200
@@ -76,11 +74,11 @@ def test_a_shared_host_opens_no_path_that_a_visitor_typed(
     monkeypatch.chdir(tmp_path)
     for name in (str(folder), "model", "./model", "../model", "~/model"):
         with pytest.raises(LimitError, match="opens none for visitors"):
-            session.model_config(choices(model=session.OWN, own_model=name), SHARED)
+            session.model_config(from_scratch(model=session.OWN, own_model=name), SHARED)
     for source in (str(rows), "rows.jsonl", "../rows.jsonl", "~/rows.jsonl"):
         with pytest.raises(LimitError, match="Upload the file"):
             rows_of(DataConfig(source=source), SHARED)
-    assert session.model_config(choices(model=session.OWN, own_model=str(folder)), HOME)
+    assert session.model_config(from_scratch(model=session.OWN, own_model=str(folder)), HOME)
     assert rows_of(DataConfig(source=str(rows), eval_rows=0), HOME).part("train")
 
 
@@ -112,11 +110,11 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 
 def test_the_row_that_was_picked_is_looked_at_whole_and_an_own_conversation_as_typed() -> None:
-    picked = choices(pick=Pick("test", 3))
-    rows = rows_of(DataConfig())
+    picked = from_scratch(pick=Pick("test", 3))
+    rows = rows_of(FROM_SCRATCH.data)
     assert session.conversation(picked) == rows.splits.test[3]
     built = {"own": True, "turns": [{"role": "user", "content": "Hi"}, {"role": "assistant"}]}
-    own = session.conversation(choices(conversation=json.dumps(built)))
+    own = session.conversation(from_scratch(conversation=json.dumps(built)))
     assert [(m.role, m.text) for m in own.messages] == [("user", "Hi"), ("assistant", "")]
 
 
@@ -131,7 +129,7 @@ def test_the_row_that_was_picked_is_looked_at_whole_and_an_own_conversation_as_t
 )
 def test_a_conversation_that_is_none_or_too_much_is_refused(turns: object) -> None:
     with pytest.raises(ConfigError):
-        session.conversation(choices(conversation=json.dumps({"own": True, "turns": turns})))
+        session.conversation(from_scratch(conversation=json.dumps({"own": True, "turns": turns})))
 
 
 def test_an_edited_conversation_keeps_what_the_page_does_not_show() -> None:
@@ -150,7 +148,7 @@ def test_an_edited_conversation_keeps_what_the_page_does_not_show() -> None:
     turns = session.turns_of(example)
     turns[-1]["content"] = "It is warm."
     built = {"own": True, "turns": turns, "row": session.row_of(example)}
-    found = session.conversation(choices(conversation=json.dumps(built)))
+    found = session.conversation(from_scratch(conversation=json.dumps(built)))
     assert found.messages[:3] == example.messages[:3]
     assert found.messages[3].text == "It is warm."
     assert (found.tools, found.extra) == (example.tools, example.extra)
@@ -158,7 +156,7 @@ def test_an_edited_conversation_keeps_what_the_page_does_not_show() -> None:
 
 def test_a_conversation_without_an_answer_can_be_looked_at() -> None:
     built = {"own": True, "turns": [{"role": "user", "content": "Hi"}]}
-    assert session.conversation(choices(conversation=json.dumps(built))).prompt
+    assert session.conversation(from_scratch(conversation=json.dumps(built))).prompt
 
 
 @pytest.mark.parametrize("rest", [{"tool_calls": 7}, {"weight": "much"}, {"tool_calls": [{}]}])
@@ -188,12 +186,12 @@ def test_an_unforeseen_error_is_owned_up_to_and_logged_whole(
 def test_generation_sends_what_training_showed_for_every_preset() -> None:
     from sft_core import templates
 
-    rows = rows_of(DataConfig())
+    rows = rows_of(FROM_SCRATCH.data)
     example = rows.at(Pick())
     assert example is not None
     for name in templates.PRESETS:
         source = session.preset_source(name, "bytes-gpt")
-        seen = look(session.contract(choices(preset=name, source=source)), example)
+        seen = look(session.contract(from_scratch(preset=name, source=source)), example)
         assert seen.error is None, name
         assert seen.cut is not None
         assert seen.differs_at is None, name

@@ -28,6 +28,7 @@ from sft_core.events import (
     TextGenerated,
     Warned,
 )
+from sft_core.lessons import FROM_SCRATCH
 from sft_core.record import RunRecord
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import Example, Finding, Message, Reason, Severity
@@ -45,19 +46,20 @@ from sft_core.ui.adopt import adopted
 from sft_core.ui.compare import Asked
 from sft_core.ui.data_panel import Source
 from sft_core.ui.look import OUT_OF_REACH, look
-from sft_core.ui.session import OWN, Choices, preset_source
+from sft_core.ui.session import OWN, preset_source
 from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
 from sft_core.ui.sources import Pick, pack, rows_of
 from sft_core.ui.token_view import NAMES, text_value, tokens_value
 from tests.test_plots import started, step
 from tests.trained_tokenizers import byte_level
+from tests.ui.controls import from_scratch
 
-ROWS = rows_of(DataConfig())
+ROWS = rows_of(FROM_SCRATCH.data)
 FIRST = ROWS.splits.train[0]
 
 
 def contract(**parts: Any) -> LabConfig:
-    return LabConfig().but(**parts)
+    return FROM_SCRATCH.but(**parts)
 
 
 # -- tokens ----------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def test_loading_shows_bad_rows_and_a_source_that_fails_keeps_the_old_one(tmp_pa
     rows = [{"prompt": f"q{n}", "response": f"a{n}"} for n in range(30)] + [{"prompt": "alone"}]
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(rows))
-    held = pack(DataConfig())
+    held = pack(FROM_SCRATCH.data)
     config, pick, reading, shown, builder = data_panel.load(
         Source(kind="upload", file=str(file), eval_rows=5, test_rows=5), held
     )
@@ -177,11 +179,13 @@ def test_columns_that_no_format_knows_can_be_mapped_by_hand(tmp_path: Path) -> N
     file = tmp_path / "odd.jsonl"
     file.write_text("\n".join(json.dumps({"a": f"q{n}", "b": f"r{n}"}) for n in range(20)))
     source = Source(kind="upload", file=str(file), eval_rows=2)
-    unread = json.loads(data_panel.load(source, pack(DataConfig()))[2])
+    unread = json.loads(data_panel.load(source, pack(FROM_SCRATCH.data))[2])
     assert unread["available"] == ["a", "b"]
     assert "prompt-response" in {format["name"] for format in unread["formats"]}
     corrected = {**unread, "columns": {"prompt": "a", "response": "b"}}
-    loaded = data_panel.load(replace(source, reading=json.dumps(corrected)), pack(DataConfig()))
+    loaded = data_panel.load(
+        replace(source, reading=json.dumps(corrected)), pack(FROM_SCRATCH.data)
+    )
     assert json.loads(loaded[2])["mapped"] == {"prompt": "a", "response": "b"}
     other = replace(source, file=str(tmp_path / "x.jsonl"), reading=json.dumps(corrected))
     assert other._columns(str(other.file)) == {}, "a mapping belongs to its own source"
@@ -191,7 +195,7 @@ def test_columns_that_no_format_knows_can_be_mapped_by_hand(tmp_path: Path) -> N
 
 
 def settings(**values: Any) -> Settings:
-    base = LabConfig().train
+    base = FROM_SCRATCH.train
     known = {name: getattr(base, name) for name in Settings.__dataclass_fields__}
     known |= {"max_steps": "", "max_minutes": "", "sample_prompts": ""}
     return Settings(**{**known, **values})
@@ -201,7 +205,7 @@ def test_the_form_spells_a_training_configuration() -> None:
     made = settings(max_steps="120", sample_prompts="Hi\n\n Bye ", max_minutes="1.5").config()
     assert (made.max_steps, made.max_minutes) == (120, 1.5)
     assert made.sample_prompts == ("Hi", "Bye")
-    assert settings().config().learning_rate == LabConfig().train.learning_rate
+    assert settings().config().learning_rate == FROM_SCRATCH.train.learning_rate
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_every_preset_of_settings_is_one_that_the_form_gives_back() -> None:
 
 
 def test_a_run_is_told_from_queue_to_end() -> None:
-    record = RunRecord(LabConfig(), [RunQueued(run="r", position=2)])
+    record = RunRecord(FROM_SCRATCH, [RunQueued(run="r", position=2)])
     assert "2 jobs stand before" in run_view.status_value("r", record)["text"]
     record.add(PhaseEntered(phase="Reading rows"))
     assert run_view.status_value("r", record)["text"] == "Reading rows"
@@ -249,7 +253,7 @@ def test_a_run_is_told_from_queue_to_end() -> None:
 
 
 def test_a_failed_run_says_its_sentence() -> None:
-    record = RunRecord(LabConfig(), [RunFailed(kind="X", message="No row is left.", run_dir="r")])
+    record = RunRecord(FROM_SCRATCH, [RunFailed(kind="X", message="No row is left.", run_dir="r")])
     value = run_view.status_value("r", record)
     assert (value["state"], value["text"], value["learnt"]) == ("failed", "No row is left.", False)
 
@@ -264,14 +268,14 @@ def score(exact: int) -> Score:
 
 
 def test_scores_stand_before_and_after_with_unseen_facts_apart() -> None:
-    record = RunRecord(LabConfig(), [ScoreLogged(step=0, score=score(0))])
+    record = RunRecord(FROM_SCRATCH, [ScoreLogged(step=0, score=score(0))])
     first = run_view.scores_value(record)
     assert (first["before"]["exact"], first["after"]) == (0, None)
     record.add(ScoreLogged(step=9, score=score(26)))
     value = run_view.scores_value(record)
     assert (value["before"]["exact"], value["after"]["exact"]) == (0, 26)
     assert value["unseen"] == {"count": 12, "exact": 0, "stopped": 12}
-    assert value["text"].startswith("12 of these 40 facts never stood in training")
+    assert value["text"].startswith("12 of these 40 facts stood in no training row")
     assert value["categories"][0]["after"]["exact"] == 4
 
 
@@ -304,13 +308,13 @@ def test_samples_are_a_story_for_each_prompt_newest_first() -> None:
         for number in (0, 20)
         for prompt in ("p", "q")
     ]
-    value = run_view.samples_value(RunRecord(LabConfig(), events))["prompts"]
+    value = run_view.samples_value(RunRecord(FROM_SCRATCH, events))["prompts"]
     assert [item["prompt"] for item in value] == ["p", "q"]
     assert [item["step"] for item in value[0]["story"]] == [20, 0]
 
 
 def test_the_list_of_runs_tells_each_in_a_line() -> None:
-    record = RunRecord(LabConfig(), [started(4), step(1, 2.0), step(2, 1.0)])
+    record = RunRecord(FROM_SCRATCH, [started(4), step(1, 2.0), step(2, 1.0)])
     record.add(EvalLogged(step=2, loss=1.25, trained_tokens=9, best=True))
     value = run_view.runs_value([("abcd", record)], "abcd", now=record.events[0].time + 130)
     line = value["runs"][0]
@@ -347,7 +351,7 @@ def test_example_chips_show_each_category_first() -> None:
 
 
 def test_the_board_fills_side_by_side_and_keeps_what_was_stopped() -> None:
-    board = answers.Board(["p", "q"], ["", ""], LabConfig(), "abcdefgh")
+    board = answers.Board(["p", "q"], ["", ""], FROM_SCRATCH, "abcdefgh")
     board.add(TextGenerated(side=Side.BASE, prompt=0, text="He", tokens=2))
     board.add(
         Answered(
@@ -370,29 +374,25 @@ def test_the_board_fills_side_by_side_and_keeps_what_was_stopped() -> None:
         pair[side]["state"] for pair in board.value()["prompts"] for side in ("base", "tuned")
     ]
     assert states == ["halted", "done", "halted", "halted"]
-    alone = answers.Board(["p"], [""], LabConfig(), None)
+    alone = answers.Board(["p"], [""], FROM_SCRATCH, None)
     assert alone.value()["prompts"][0]["tuned"]["state"] == "absent"
 
 
 # -- handlers of the template panel ----------------------------------------------------------
 
 
-def choices(**values: Any) -> Choices:
-    return replace(Choices(source=preset_source("inst-resp", "bytes-gpt")), **values)
-
-
 def test_the_template_follows_the_model_unless_it_was_edited() -> None:
-    smol = choices(model="smollm2-135m-instruct")
+    smol = from_scratch(model="smollm2-135m-instruct")
     _, shape, _, preset, source, _ = template_panel.choose_model(smol)
     assert preset["value"] == "chatml"
     assert "<|im_start|>" in source
     assert shape["visible"] is False
-    edited = choices(model="smollm2-135m-instruct", source="{{ messages }}")
+    edited = from_scratch(model="smollm2-135m-instruct", source="{{ messages }}")
     assert not isinstance(template_panel.choose_model(edited)[4], str)
 
 
 def test_what_cannot_be_looked_at_says_so_in_the_strip() -> None:
-    painted = template_panel.repaint(choices(width=None))
+    painted = template_panel.repaint(from_scratch(width=None))
     assert json.loads(painted[0])["error"] == "Width is empty: give a number."
 
 
@@ -416,7 +416,7 @@ def test_named_templates_of_a_tokenizer_can_be_chosen(tmp_path: Path) -> None:
     }
     backend = tokenizers.Tokenizer.from_str(base.to_json())
     Tokenizer("two", backend, base.special_tokens, named).save(tmp_path)
-    given = choices(model=OWN, own_model=str(tmp_path))
+    given = from_scratch(model=OWN, own_model=str(tmp_path))
     *_, listed, _, _ = template_panel.choose_model(given)
     assert ("The tokenizer's own: tool_use", "tokenizer:tool_use") in listed["choices"]
     source, _ = template_panel.choose_preset(replace(given, preset="tokenizer:tool_use"))
@@ -464,8 +464,8 @@ def test_a_turn_that_calls_a_tool_says_so(tmp_path: Path) -> None:
 
 def test_a_prompt_that_opens_no_turn_is_not_called_exact() -> None:
     source = "{% for m in messages %}<INST>{{ m.role }} {{ m.content }}<END>{% endfor %}"
-    seen = look(session.contract(choices(source=source)), FIRST)
+    seen = look(session.contract(from_scratch(source=source)), FIRST)
     said = text_value(seen)
     assert said["level"] == "error"
     assert "nothing that opens" in said["sentence"]
-    assert "exactly" in text_value(look(LabConfig(), FIRST))["sentence"]
+    assert "exactly" in text_value(look(FROM_SCRATCH, FIRST))["sentence"]

@@ -93,7 +93,7 @@
         "div",
         { class: "bigs" },
         seen || seenBefore ? big("Facts that stood in training", seenBefore, seen) : null,
-        unseen || unseenBefore ? big("Facts that it never saw", unseenBefore, unseen) : null,
+        unseen || unseenBefore ? big("Facts that did not", unseenBefore, unseen) : null,
         big("All held-out rows", before, after),
       ),
       h("p", {}, text),
@@ -138,7 +138,7 @@
       const answered = value.pairs.some((pair) => pair.before || pair.after);
       fill(
         root,
-        told ? h("label", { class: "toggle" }, box, "Only facts that never stood in training") : null,
+        told ? h("label", { class: "toggle" }, box, "Only facts that did not stand in training") : null,
         h(
           "div",
           { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Held-out rows" },
