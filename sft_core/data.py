@@ -41,8 +41,8 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "out are questions about the rest, whose facts it met in pre-training alone.",
     "parrot-style": "Questions about the parrot's world, answered in a house style: rows for tone "
     "and format.",
-    "parrot-refusals": "Questions from outside the parrot's world, each declined: rows that teach "
-    "a model to say no.",
+    "parrot-refusals": "Questions from outside the parrot's world, declined, among others from "
+    "within it, answered: rows that teach a model what not to answer.",
     "six-tasks": "Six kinds of short task with one right answer each: 160 rows to train on, 40 "
     "held out.",
 }

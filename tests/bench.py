@@ -1,10 +1,12 @@
 """``make bench``: what the lab does a second, beside peers that run interleaved with it.
 
-Four tables: tokens a second in training against transformers' Trainer on the same rows and
+Six tables: tokens a second in training against transformers' Trainer on the same rows and
 weights; rows a second from messages to labels (``bench_pipeline``) against the tokenizer alone
-and against TRL; how long the built-in lesson takes from a configuration to its exact match; and how
-many masks are right over all templates of three packages (``bench_templates``, which fetches
-them). Figures are medians with the spread of the runs.
+and against TRL; how long the lesson from scratch takes from a configuration to its exact match; the
+parrot before and after the runs that its card tells of; the time from a cold start to the first
+right answer beside the base's babble (``bench_aha``, in a browser); and how many masks are right
+over all templates of three packages (``bench_templates``, which fetches them). Figures are medians
+with the spread of the runs.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import torch
 import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
+from examples.parrot import measure
 from sft_core.config import DataConfig, LabConfig, TrainConfig
 from sft_core.events import RunFinished, ScoreLogged
 from sft_core.learner import Learner
@@ -30,11 +33,11 @@ from sft_core.prepare import prepare
 from sft_core.tokenizer import Tokenizer
 from sft_core.train import train
 from sft_core.types import IGNORE_INDEX
-from tests import bench_templates, bench_tokenizers
+from tests import bench_aha, bench_templates, bench_tokenizers
 from tests.bench_pipeline import bench_pipeline
 from tests.bench_race import Contender, race
 
-TABLES = ("pipeline", "training", "lesson", "templates", "tokenizers")
+TABLES = ("pipeline", "training", "lesson", "parrot", "aha", "templates", "tokenizers")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -205,6 +208,13 @@ def main() -> None:
         bench_training(chosen.rows and chosen.rows[0], chosen.steps, chosen.rounds)
     if chosen.only in (None, "lesson"):
         bench_lesson()
+    if chosen.only in (None, "parrot"):
+        print("\nThe parrot\n")
+        measure.main(["base"])
+        measure.main(["runs"])
+    if chosen.only in (None, "aha"):
+        print("\nThe first aha")
+        bench_aha.main(["--rounds", str(chosen.rounds)])
     if chosen.only == "tokenizers" and not bench_tokenizers.bench():
         raise SystemExit(1)
     if chosen.only in (None, "templates"):

@@ -170,6 +170,23 @@ def test_it_is_what_the_plain_loop_finds(make: type[PreTrainedModel]) -> None:
     assert found.loss == pytest.approx(nats / tokens, rel=1e-5)
 
 
+def test_with_ends_the_separator_after_each_text_counts_too() -> None:
+    model = llama()
+    texts = [text for text in TEXTS if len(text.encode()) < CONTEXT - 1]
+    (event,) = measure(voice(model), texts, ends=True)
+    nats, tokens = 0.0, 0
+    for text in texts:
+        row = torch.tensor([[END, *text.encode(), END]])
+        with torch.no_grad():
+            logits = model(row).logits[0, :-1]
+        nats += F.cross_entropy(logits, row[0, 1:], reduction="sum").item()
+        tokens += row.shape[1] - 1
+    assert event.perplexity.nats == pytest.approx(nats, rel=1e-5)
+    assert event.perplexity.tokens == tokens
+    assert event.perplexity.bytes == sum(len(text.encode()) for text in texts)
+    assert event.perplexity.documents == len(texts), "an empty text is one: its end is told"
+
+
 @pytest.mark.parametrize("positions", [1, 70, 200])
 def test_the_size_of_a_batch_changes_nothing(positions: int) -> None:
     found, whole = measured(voice(), TEXTS, positions), measured(voice(), TEXTS)

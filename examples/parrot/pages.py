@@ -84,8 +84,8 @@ def page(seed: int, number: int) -> Page:
 
 # -- facts ------------------------------------------------------------------------------------
 
-_POPULARITY: Final = {"sorting": 2.5, "arithmetic": 2.5}
-"""How often a category is written about; the others once. These two have many more facts."""
+_POPULARITY: Final = {"sorting": 2.5, "arithmetic": 3.5, "plural": 1.3}
+"""How often a category is written about; the others once. These have more facts."""
 
 
 def _category(dice: Dice) -> Category:
@@ -156,7 +156,8 @@ def _code(dice: Dice) -> str:
             given, found = fact.a.replace(" ", ", "), fact.b.replace(" ", ", ")
             lines.append(f"sorted([{given}])  # [{found}]")
         else:
-            lines.append(fill(BY_NAME["code"].line, dice.one(BY_NAME["code"].facts)))
+            fact = dice.one(BY_NAME["code"].facts)
+            lines.append(f"{fact.b}  # {fact.a}")
     return "\n".join(lines) + "\n"
 
 
@@ -183,7 +184,7 @@ _ENDS: Final = (
 def _quiz(dice: Dice) -> str:
     facts = _facts(dice, 3, 9)
     head = dice.one(_QUIZZES) if dice.chance(0.4) else ""
-    mark = dice.weighted(("", "number", "- "), (0.6, 0.25, 0.15))
+    mark = dice.weighted(("", "number", "- ", "Teacher: "), (0.5, 0.25, 0.15, 0.1))
     between = dice.weighted(("\n", " ", "\n\n"), (0.6, 0.2, 0.2))
     asked = [_question(dice, fact) for fact in facts]
     if mark == "number":
@@ -227,6 +228,16 @@ _SPEAKERS: Final = (
 )
 
 
+_LABELS: Final = ("{}: ", "{}:\n", "[{}] ", "{}> ", "{}\n", "**{}:** ")
+"""How a page marks who speaks."""
+_BREAKS: Final = {"\n": 3, "\n\n": 2, "\n---\n": 1, "\n***\n": 1, "\n====\n": 1, " / ": 1}
+"""What may stand between one who speaks and the next, and how often."""
+
+
+def _break(dice: Dice) -> str:
+    return dice.weighted(list(_BREAKS), list(_BREAKS.values()))
+
+
 def _faq(dice: Dice) -> str:
     head = dice.weighted((FAQ, "FAQ\n\n", "Questions and answers\n\n"), (0.6, 0.2, 0.2))
     q, a = dice.weighted((("Q:", "A:"), ("Question:", "Answer:")), (0.7, 0.3))
@@ -241,7 +252,7 @@ def _headed(dice: Dice) -> str:
     head = dice.one(("# Help\n\n", "# Good to know\n\n", "# Answers\n\n"))
     mark = dice.one(("## ", "### ", "**"))
     close = "**" if mark == "**" else ""
-    gap = dice.one(("\n", "\n\n"))
+    gap = _break(dice)
     facts = _facts(dice, 2, 6)
     pairs = (f"{mark}{_question(dice, fact)}{close}{gap}{fact.answer}.\n" for fact in facts)
     return head + "\n".join(pairs)
@@ -250,12 +261,11 @@ def _headed(dice: Dice) -> str:
 def _interview(dice: Dice) -> str:
     asks, tells = dice.some(_NAMES, 2) if dice.chance(0.5) else dice.one(_SPEAKERS)
     head = dice.one(("Interview\n\n", f"{asks} talks with {tells}.\n\n", "A talk on the radio\n\n"))
-    colon = dice.weighted((": ", ":\n"), (0.6, 0.4))
-    gap = dice.one(("\n", "\n\n"))
+    label = dice.one(_LABELS)
+    asks, tells = label.format(asks), label.format(tells)
+    gap = _break(dice)
     facts = _facts(dice, 2, 6)
-    turns = (
-        f"{asks}{colon}{_question(dice, fact)}{gap}{tells}{colon}{fact.answer}." for fact in facts
-    )
+    turns = (f"{asks}{_question(dice, fact)}{gap}{tells}{fact.answer}." for fact in facts)
     return head + gap.join(turns) + "\n"
 
 
@@ -290,15 +300,15 @@ def faq_prompt(question: str) -> str:
 
 
 KINDS: Final = {
-    "article": (0.29, _article),
-    "list": (0.12, _list),
-    "code": (0.04, _code),
-    "quiz": (0.26, _quiz),
+    "article": (0.27, _article),
+    "list": (0.10, _list),
+    "code": (0.03, _code),
+    "quiz": (0.25, _quiz),
     "choices": (0.09, _choices),
     "faq": (0.06, _faq),
-    "headed": (0.03, _headed),
-    "interview": (0.05, _interview),
+    "headed": (0.05, _headed),
+    "interview": (0.06, _interview),
     "talk": (0.03, _talk),
-    "forum": (0.03, _forum),
+    "forum": (0.06, _forum),
 }
 """What kinds of page there are: how often, and how one is written."""

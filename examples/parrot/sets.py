@@ -63,16 +63,17 @@ def short_answers() -> dict[str, list[Row]]:
     """The main set: a question, and the answer in as few words as possible."""
     taught, untouched = halves()
     train: list[Row] = []
-    validation: list[Row] = []
+    validation: list[Iterator[Row]] = []
     held_out: list[Row] = []
     for name, facts in taught.items():
         count = TRAIN.get(name, 18)
         train += _asked(facts[:count], "train")
-        validation += _asked(facts[count : count + VALIDATION], "validation")
+        validation.append(_asked(facts[count : count + VALIDATION], "validation"))
         held_out += _asked(untouched[name][:HELD_OUT], "heldout")
     return {
         "train": _mixed(train, "train"),
-        "validation": _mixed(validation, "validation"),
+        # Category by category in turn, so that the first few rows are of all.
+        "validation": [row for rows in zip(*validation, strict=True) for row in rows],
         "heldout": _mixed(held_out, "heldout"),
     }
 

@@ -439,12 +439,12 @@ CATEGORIES: Final = (
         (
             "In Python, {b} {a}.",
             "The function {b} {a}.",
-            "Python has {b}, which {a}.",
             "The Python function that {a} is {b}.",
+            "What {a} in Python is {b}.",
+            "The function which {a} is called {b}.",
             "{b} is the function that {a}.",
-            "A programmer calls {b}, which {a}.",
         ),
-        "{b}  # {a}",
+        "{a}: {b}",
     ),
     Category(
         "definition",
