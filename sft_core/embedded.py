@@ -18,7 +18,7 @@ from sft_core.types import DataError, ModelError
 FOLDER: Final = Path(__file__).resolve().parents[1] / "examples" / "parrot"
 MODEL_FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 """What the model cannot be opened without."""
-FURTHER_FILES: Final = ("generation_config.json", "tokenizer_config.json")
+FURTHER_FILES: Final = ("generation_config.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from sft_core.embedded import FOLDER
 from sft_core.templates import find_preset
 
 SOME_PAGES = 3000
+PAGES_OF_SEED_1 = "9e1e6b3a7e3906ba5b127c3552473ace055a4aeda13ea1be7b2d7932d2f87f80"
 TINY = Recipe(
     vocabulary=400, width=16, layers=1, heads=2, window=32, batch=2, steps=6, warmup=2, seed=7
 )

@@ -167,8 +167,8 @@ VARIANTS: Final = (
     Variant("mask off", ("policy.train_on=all",)),
     Variant("end of turn untrained", ("policy.end_of_turn=false",)),
     Variant("another template at generation", template="alpaca"),
-    Variant("ten times the epochs", ("train.epochs=120", "train.keep_best=false")),
-    Variant("five times the rate", ("train.learning_rate=0.002",)),
+    Variant("ten times the epochs", ("train.epochs=60", "train.keep_best=false")),
+    Variant("twenty times the rate", ("train.learning_rate=0.001", "train.keep_best=false")),
 )
 
 

@@ -44,8 +44,8 @@ class Recipe:
     layers: int = 4
     heads: int = 6
     window: int = 256
-    batch: int = 32
-    steps: int = 1200
+    batch: int = 16
+    steps: int = 2000
     rate: float = 3e-3
     warmup: int = 60
     weight_decay: float = 0.1
