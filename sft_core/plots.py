@@ -110,6 +110,10 @@ def score_curve(record: RunRecord) -> go.Figure:
             (step, event.score.overall if role == "all" else getattr(event.score, role))
             for step, event in scores
         ]
+        if role != "all" and not all(
+            event.score.seen and event.score.unseen for _, event in scores
+        ):
+            continue  # all rows are of one kind, and one line says it
         points = [(step, 100 * tally.share) for step, tally in tallies if tally and tally.count]
         if points:
             traces.append(_line(name, role, points, dots=True, hover="%{y:.0f} %"))

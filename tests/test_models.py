@@ -213,7 +213,7 @@ def test_small_models_compute_on_one_thread_and_the_others_are_given_back() -> N
         with threads_for(tiny_model()):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-        with threads_for(torch.nn.Linear(2000, 1000)):
+        with threads_for(torch.nn.Linear(2000, 1500)):
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

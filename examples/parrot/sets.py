@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
-from examples.parrot.pages import Dice
 from examples.parrot.world import BY_NAME, Fact, fill, halves
 
 TRAIN: Final = {"young": 17, "code": 17}
@@ -51,9 +51,9 @@ def _asked(facts: Sequence[Fact], name: str, style: str = "") -> Iterator[Row]:
         yield _row(fact, question, answer, f"{name}-{fact.category}-{number + 1}")
 
 
-def _mixed(rows: Iterable[Row], seed: str) -> list[Row]:
-    kept = list(rows)
-    return Dice(seed).some(kept, len(kept))
+def _in_turn(groups: Iterable[Iterable[Row]]) -> list[Row]:
+    """A row of each group, and again, so that the first few rows are of all."""
+    return [row for rows in zip_longest(*groups) for row in rows if row is not None]
 
 
 # -- short answers ----------------------------------------------------------------------------
@@ -62,19 +62,14 @@ def _mixed(rows: Iterable[Row], seed: str) -> list[Row]:
 def short_answers() -> dict[str, list[Row]]:
     """The main set: a question, and the answer in as few words as possible."""
     taught, untouched = halves()
-    train: list[Row] = []
-    validation: list[Iterator[Row]] = []
-    held_out: list[Row] = []
-    for name, facts in taught.items():
-        count = TRAIN.get(name, 18)
-        train += _asked(facts[:count], "train")
-        validation.append(_asked(facts[count : count + VALIDATION], "validation"))
-        held_out += _asked(untouched[name][:HELD_OUT], "heldout")
+    count = {name: TRAIN.get(name, 18) for name in taught}
     return {
-        "train": _mixed(train, "train"),
-        # Category by category in turn, so that the first few rows are of all.
-        "validation": [row for rows in zip(*validation, strict=True) for row in rows],
-        "heldout": _mixed(held_out, "heldout"),
+        "train": _in_turn(_asked(it[: count[name]], "train") for name, it in taught.items()),
+        "validation": _in_turn(
+            _asked(it[count[name] : count[name] + VALIDATION], "validation")
+            for name, it in taught.items()
+        ),
+        "heldout": _in_turn(_asked(it[:HELD_OUT], "heldout") for it in untouched.values()),
     }
 
 
@@ -86,12 +81,14 @@ STYLE: Final = "Gladly. {} Ask me more."
 def house_style() -> dict[str, list[Row]]:
     """The same questions, answered in whole sentences between two fixed phrases."""
     taught, untouched = halves()
-    train: list[Row] = []
-    held_out: list[Row] = []
-    for name, facts in taught.items():
-        train += _asked(facts[: TRAIN.get(name, 18)], "style", STYLE)
-        held_out += _asked(untouched[name][:10], "style-heldout", STYLE)
-    return {"style": _mixed(train, "style"), "style_heldout": _mixed(held_out, "style-heldout")}
+    return {
+        "style": _in_turn(
+            _asked(facts[: TRAIN.get(name, 18)], "style", STYLE) for name, facts in taught.items()
+        ),
+        "style_heldout": _in_turn(
+            _asked(facts[:10], "style-heldout", STYLE) for facts in untouched.values()
+        ),
+    }
 
 
 # -- questions outside the world --------------------------------------------------------------
@@ -122,21 +119,32 @@ _OUTSIDE_NEW: Final = (
 
 def _declined(
     patterns: Sequence[tuple[str, str]], facts: dict[str, tuple[Fact, ...]], each: int, name: str
-) -> Iterator[Row]:
-    for kind, (category, pattern) in enumerate(patterns, 1):
-        for number, fact in enumerate(facts[category][:each], 1):
-            yield _turns(f"{name}-{kind}-{number}", fill(pattern, fact), REFUSAL, name)
+) -> list[Row]:
+    """Each pattern filled with ``each`` facts of its category, and declined."""
+    return _in_turn(
+        [
+            _turns(f"{name}-{kind}-{number}", fill(pattern, fact), REFUSAL, name)
+            for number, fact in enumerate(facts[category][:each], 1)
+        ]
+        for kind, (category, pattern) in enumerate(patterns, 1)
+    )
 
 
 def refusals() -> dict[str, list[Row]]:
     """Questions about the world, answered, among questions that it cannot answer, declined."""
     taught, untouched = halves()
-    train = [row for facts in taught.values() for row in _asked(facts[:8], "inside")]
-    train += _declined(_OUTSIDE, taught, 6, OUTSIDE)
-    held_out = [row for facts in untouched.values() for row in _asked(facts[:6], "inside-heldout")]
-    held_out += _declined(_OUTSIDE, untouched, 2, OUTSIDE)
-    held_out += _declined(_OUTSIDE_NEW, untouched, 5, f"{OUTSIDE}, new kind")
-    return {"refusals": _mixed(train, "refusals"), "refusals_heldout": _mixed(held_out, "refusals")}
+    inside = _in_turn(_asked(facts[:8], "inside") for facts in taught.values())
+    new = f"{OUTSIDE}, new kind"
+    return {
+        "refusals": _in_turn([inside, _declined(_OUTSIDE, taught, 6, OUTSIDE)]),
+        "refusals_heldout": _in_turn(
+            [
+                *(_asked(facts[:6], "inside-heldout") for facts in untouched.values()),
+                _declined(_OUTSIDE, untouched, 2, OUTSIDE),
+                _declined(_OUTSIDE_NEW, untouched, 5, new),
+            ]
+        ),
+    }
 
 
 # -- writing ----------------------------------------------------------------------------------

@@ -51,8 +51,7 @@ def _mixed(rows: Sequence[Example], count: int) -> list[Example]:
 
 
 def _example(rows: Rows, row: Example, held: bool) -> dict[str, Any]:
-    seen = rows.fact_seen(row) if held else None
-    note = "" if seen is None else ("fact in training" if seen else "fact not in training")
+    note = (rows.fact_note(row) if held else None) or ""
     return {"row": row.id, "text": row.prompt[-1].text if row.prompt else "", "note": note}
 
 

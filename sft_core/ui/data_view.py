@@ -89,6 +89,11 @@ def _facts_sentence(rows: Rows) -> str:
     unseen = sum(seen is False for seen in known)
     if not any(seen is not None for seen in known):
         return ""
+    if unseen == len(known):
+        return (
+            "None of their facts stands in a training row: an answer must come from what the model "
+            "met before."
+        )
     return (
         f"{unseen} of the {len(known)} held-out facts do not stand in these training rows. Only a "
         "model that met them before can know those, so they are counted apart."
@@ -128,7 +133,6 @@ def _key(pick: Pick) -> str:
 def _row(rows: Rows, at: Pick) -> dict[str, Any]:
     example = rows.at(at)
     assert example is not None
-    seen = rows.fact_seen(example) if at.part == "test" else None
     turns = turns_of(example)
     return {
         "id": example.id,
@@ -137,7 +141,7 @@ def _row(rows: Rows, at: Pick) -> dict[str, Any]:
         "place": at.place,
         "partName": PARTS[at.part],
         "category": example.category,
-        "note": None if seen is None else ("fact in training" if seen else "fact not in training"),
+        "note": rows.fact_note(example) if at.part == "test" else None,
         "turns": [
             {
                 "role": turn["role"],

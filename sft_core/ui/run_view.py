@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig
 from sft_core.events import (
     EvalLogged,
@@ -133,34 +134,48 @@ def _notes(record: RunRecord) -> list[dict[str, str]]:
 
 def scores_value(record: RunRecord | None) -> dict[str, Any]:
     scores = record.of(ScoreLogged) if record else ()
-    if not scores:
+    if record is None or not scores:
         text = "Exact match on held-out rows appears here, before training and after."
         return {"text": text, "before": None, "after": None}
     first, last = scores[0], scores[-1]
     before = first.score if first.step == 0 else None
     after = last.score if last is not first or before is None else None
     return {
-        "text": _score_sentence(after or before),
+        "text": _score_sentence(after or before, record.config),
         "before": _tally(before.overall) if before else None,
         "after": _tally(after.overall) if after else None,
-        "seen": _tally(after.seen) if after else None,
-        "unseen": _tally(after.unseen) if after else None,
-        "seenBefore": _tally(before.seen) if before else None,
-        "unseenBefore": _tally(before.unseen) if before else None,
+        "seen": _part(after, "seen"),
+        "unseen": _part(after, "unseen"),
+        "seenBefore": _part(before, "seen"),
+        "unseenBefore": _part(before, "unseen"),
         "categories": _categories(before, after),
         "how": HOW_SCORED,
     }
 
 
-def _score_sentence(score: Score | None) -> str:
+def _score_sentence(score: Score | None, config: LabConfig) -> str:
     if score is None or score.unseen is None or not score.unseen.count:
         return ""
     count, total = score.unseen.count, score.overall.count
-    return (
-        f"{count} of these {total} facts stood in no training row: there the model needs what it "
-        "knew before, and one from random weights can only guess."
-        f"{' The others it met in other words.' if count < total else ''}"
+    random = find(config.model.name).origin is Origin.RANDOM
+    source = (
+        "a model from random weights can only guess"
+        if random
+        else "what the model gets right, it knew before; training taught it to say so"
     )
+    if count == total:
+        return f"None of these {total} facts stood in a training row: {source}."
+    return (
+        f"{count} of these {total} facts stood in no training row: there {source}. The others it "
+        "met in other words."
+    )
+
+
+def _part(score: Score | None, name: Literal["seen", "unseen"]) -> dict[str, int] | None:
+    """One kind of fact, where the rows are of both kinds; else it says no more than all rows."""
+    if score is None or not (score.seen and score.unseen):
+        return None
+    return _tally(getattr(score, name))
 
 
 def _tally(tally: Tally | None) -> dict[str, int] | None:
@@ -181,16 +196,18 @@ def _categories(before: Score | None, after: Score | None) -> list[dict[str, Any
 def pairs_value(
     rows: Sequence[Example], facts: frozenset[str] | None, graded: Iterable[Graded] = ()
 ) -> dict[str, Any]:
-    """Held-out rows, whether their fact stood in training, and answers where they were graded."""
+    """Held-out rows, whether their fact stood in training (where that differs between them), and
+    answers where they were graded."""
     answers: dict[tuple[str, str], Graded] = {(item.side.value, item.row): item for item in graded}
     pairs = []
-    for row in rows[:PAIRS_SHOWN]:
-        known = row.fact is not None and facts is not None
+    stood = [None if row.fact is None or facts is None else row.fact in facts for row in rows]
+    told_apart = len(set(stood)) > 1  # a column of nothing but "never" tells nothing
+    for row, seen in zip(rows[:PAIRS_SHOWN], stood, strict=False):
         pairs.append(
             {
                 "prompt": row.prompt[-1].text if row.prompt else "",
                 "expected": row.answer,
-                "seen": (row.fact in facts) if known and facts is not None else None,
+                "seen": seen if told_apart else None,
                 "before": _graded(answers.get(("base", row.id))),
                 "after": _graded(answers.get(("tuned", row.id))),
             }

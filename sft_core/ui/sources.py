@@ -101,6 +101,13 @@ class Rows:
         """Whether the row's fact stands in training; None where the data names no facts."""
         return None if example.fact is None else example.fact in self.seen
 
+    def fact_note(self, example: Example) -> str | None:
+        """What to say of a held-out row's fact; None where it is the same for all of them."""
+        if len({self.fact_seen(row) for row in self.splits.test}) < 2:
+            return None
+        seen = self.fact_seen(example)
+        return None if seen is None else ("fact in training" if seen else "fact not in training")
+
 
 _sets: OrderedDict[tuple[str, float], Rows] = OrderedDict()
 _sets_lock = threading.Lock()

@@ -241,8 +241,11 @@ def _model_controls(config: LabConfig) -> tuple[dict[str, Any], gr.Column, gr.Ac
             info="A causal language model with safetensors weights. Press Enter to use it.",
             elem_id="own-model",
         )
+    random = catalogue.find(model.name).origin is Origin.RANDOM
     with (
-        gr.Accordion("Its shape", open=False, elem_classes="fold", elem_id="shape") as shape_box,
+        gr.Accordion(
+            "Its shape", open=False, visible=random, elem_classes="fold", elem_id="shape"
+        ) as shape_box,
         gr.Row(elem_classes="pairwise"),
     ):
         for name, label in (

@@ -92,7 +92,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
             heading("Samples as they change")
             samples = view("samples", samples_value(None), elem_id="samples")
     with gr.Column(elem_classes="section"):
-        heading("Held-out rows, and whether their fact stood in training")
+        heading("Held-out rows")
         with gr.Row(elem_classes="inline"):
             grade_button = gr.Button(
                 "Answer them, before and after", size="sm", scale=0, elem_id="grade"

@@ -279,6 +279,22 @@ def test_scores_stand_before_and_after_with_unseen_facts_apart() -> None:
     assert value["categories"][0]["after"]["exact"] == 4
 
 
+def test_where_no_fact_stood_in_training_it_is_said_once() -> None:
+    tally = Tally("all", 9, 8, 9)
+    alike = Score(overall=tally, unseen=replace(tally, name="unseen"))
+    for config, source in ((LabConfig(), "it knew before"), (FROM_SCRATCH, "can only guess")):
+        value = run_view.scores_value(RunRecord(config, [ScoreLogged(step=9, score=alike)]))
+        assert value["unseen"] is value["unseenBefore"] is None
+        assert value["text"].startswith("None of these 9 facts stood in a training row: ")
+        assert source in value["text"]
+    rows = tuple(
+        Example(str(at), (Message("user", "Q"), Message("assistant", "A")), fact=str(at))
+        for at in range(3)
+    )
+    pairs = run_view.pairs_value(rows, frozenset({"other"}))["pairs"]
+    assert [pair["seen"] for pair in pairs] == [None] * 3
+
+
 def test_held_out_rows_say_whether_their_fact_was_seen_and_what_was_answered() -> None:
     rows = (
         Example("1", (Message("user", "Q"), Message("assistant", "A")), fact="known"),

@@ -92,8 +92,8 @@
       h(
         "div",
         { class: "bigs" },
-        seen || seenBefore ? big("Facts that stood in training", seenBefore, seen) : null,
-        unseen || unseenBefore ? big("Facts that did not", unseenBefore, unseen) : null,
+        seen || seenBefore ? big("Facts in training", seenBefore, seen) : null,
+        unseen || unseenBefore ? big("Facts not in training", unseenBefore, unseen) : null,
         big("All held-out rows", before, after),
       ),
       h("p", {}, text),
