@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from examples.parrot.pages import faq_prompt, pages
+from examples.parrot.pages import UNREAD, faq_prompt, pages
 from examples.parrot.pretrain import END
 from sft_core.config import LabConfig, TemplateConfig
 from sft_core.data import load
@@ -36,8 +36,6 @@ from sft_core.types import Example, LabError
 
 ASKED: Final = 48
 """Tokens that the base may go on for when it is asked something."""
-HELD_OUT_SEED: Final = 10_000
-"""No recipe is trained on pages of this seed."""
 HELD_OUT_PAGES: Final = 500
 AT_ONCE: Final = 64
 
@@ -117,7 +115,7 @@ def by_category(rows: Sequence[Example], right: Sequence[bool]) -> dict[str, flo
 def raw_text(voice: Voice, count: int = HELD_OUT_PAGES) -> tuple[Perplexity, float]:
     """How well held-out pages are predicted, their ends included, and the floor: the mean
     information that the generator put into a token of them, in nats."""
-    held_out = list(islice(pages(HELD_OUT_SEED), count))
+    held_out = list(islice(pages(UNREAD), count))
     (event,) = measure(voice, [page.text for page in held_out], ends=True)
     return event.perplexity, sum(page.nats for page in held_out) / event.perplexity.tokens
 
@@ -168,6 +166,8 @@ VARIANTS: Final = (
     Variant("end of turn untrained", ("policy.end_of_turn=false",)),
     Variant("another template at generation", template="alpaca"),
     Variant("ten times the epochs", ("train.epochs=60", "train.keep_best=false")),
+    Variant("house style", ("data.source=parrot-style",)),
+    Variant("refusals", ("data.source=parrot-refusals",)),
     Variant("twenty times the rate", ("train.learning_rate=0.001", "train.keep_best=false")),
 )
 

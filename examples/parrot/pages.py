@@ -13,6 +13,7 @@ patterns are different enough for that to hardly ever happen.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -67,12 +68,13 @@ class Page:
     nats: float
 
 
-def pages(seed: int, start: int = 0) -> Iterator[Page]:
+UNREAD: Final = 10_000
+"""The seed of pages that no recipe is trained on."""
+
+
+def pages(seed: int) -> Iterator[Page]:
     """An endless supply, the same for the same seed on every machine."""
-    number = start
-    while True:
-        yield page(seed, number)
-        number += 1
+    return (page(seed, number) for number in itertools.count())
 
 
 def page(seed: int, number: int) -> Page:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from examples.parrot.pages import UNREAD, pages
 from examples.parrot.world import BY_NAME, Fact, fill, halves
 
 TRAIN: Final = {"young": 17, "code": 17}
@@ -23,6 +24,8 @@ VALIDATION: Final = 4
 """Rows of a category to watch the loss on. Their facts lie in the taught half but in no training
 row, so that the loss tells whether answering carries over."""
 HELD_OUT: Final = 25
+PAGES: Final = 200
+"""Raw pages that pre-training did not read, for measuring what a run makes the model forget."""
 REFUSAL: Final = "I do not know that."
 OUTSIDE: Final = "outside"
 
@@ -153,6 +156,7 @@ def refusals() -> dict[str, list[Row]]:
 def all_sets() -> dict[str, str]:
     """The name of each file and what stands in it."""
     found = {**short_answers(), **house_style(), **refusals()}
+    found["pages"] = [{"text": page.text} for page in islice(pages(UNREAD), PAGES)]
     return {
         f"{name}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for name, rows in found.items()
