@@ -90,7 +90,7 @@ def load(config: DataConfig, max_rows: int | None = None) -> Loaded:
     """Reads at most ``config.rows`` rows, and never more than ``max_rows``. Raises DataError
     where no row can be used, HubError where the hub does not deliver."""
     if config.source in embedded.ROWS:
-        return _embedded(config)
+        return _embedded(config, max_rows)
     if config.source in BUILT_IN:
         train, held_out = tasks.six_tasks()
         return Loaded(
@@ -106,7 +106,7 @@ def load(config: DataConfig, max_rows: int | None = None) -> Loaded:
     return read_rows(rows, config.columns, name=_title(config.source))
 
 
-def _embedded(config: DataConfig) -> Loaded:
+def _embedded(config: DataConfig, max_rows: int | None) -> Loaded:
     """A set that lies in the lab's checkout. Its validation rows stay whole, unlike those of the
     six tasks: they too ask for facts that training does not hold, since the parrot knows them and
     is to be watched on answering. Raises DataError where a file is missing."""
@@ -117,8 +117,9 @@ def _embedded(config: DataConfig) -> Loaded:
             return Loaded(config.source, ())
         return read_rows(list(islice(read_file(embedded.rows_file(file)), most)), name=file)
 
+    limits = [limit for limit in (config.rows, max_rows) if limit is not None]
     train, held_out, watched = (
-        rows(files.train, config.rows),
+        rows(files.train, min(limits, default=None)),
         rows(files.held_out),
         rows(files.validation),
     )

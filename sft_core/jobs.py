@@ -39,7 +39,7 @@ SECONDS_A_MICRO_BATCH: Final = 0.15  # forward, backward and update of a small m
 SECONDS_A_LOOK: Final = 5.0  # an evaluation, or the samples
 SAFE_SHARE: Final = 0.85
 GUESSED_ROWS: Final = 1000
-GUESSED_TEST_ROWS: Final = 64
+GUESSED_TEST_ROWS: Final = 256
 GRADED_AT_ONCE: Final = 32
 READ_AT_ONCE: Final = 8192
 

@@ -24,7 +24,7 @@ from sft_core.embedded import FOLDER
 from sft_core.templates import find_preset
 
 SOME_PAGES = 3000
-PAGES_OF_SEED_1 = "9e1e6b3a7e3906ba5b127c3552473ace055a4aeda13ea1be7b2d7932d2f87f80"
+PAGES_OF_SEED_1 = "388e238c972702c3e1a0d4ccac055414948d240fed458b75a7932a468a385b60"
 TINY = Recipe(
     vocabulary=400, width=16, layers=1, heads=2, window=32, batch=2, steps=6, warmup=2, seed=7
 )
@@ -42,7 +42,8 @@ def test_facts_are_told_apart_and_halves_share_none() -> None:
         there = {fact.id for fact in untouched[name]}
         assert not here & there
         assert len(here | there) == len(world.BY_NAME[name].facts)
-        assert abs(len(here) - len(there)) <= 1
+        assert abs(len(here) - len(there)) <= 0.06 * len(here | there)
+        assert not {fact.group for fact in facts} & {fact.group for fact in untouched[name]}
 
 
 def test_sums_and_sorted_lists_are_right() -> None:
@@ -116,9 +117,8 @@ def test_no_page_has_the_format_of_a_chat_and_few_answer() -> None:
 
 def test_every_fact_is_read_about_in_words_and_asked_and_answered() -> None:
     """What the held-out rows ask for was in the pages; it is only the chat that was not."""
-    taught, untouched = world.halves()
     text = "\n".join(page.text for page in islice(pages.pages(1), 40_000))
-    for fact in (*taught["capital"], *untouched["capital"]):
+    for fact in world.FACTS:
         category = world.BY_NAME[fact.category]
         assert any(world.fill(it, fact) in text for it in category.statements), fact
         asked = "|".join(re.escape(world.fill(it, fact)) for it in category.questions)
@@ -183,6 +183,8 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path: Path) -
     first = Pretraining(TINY, tmp_path / "parts")
     first.learn(save_every=2, until=3)
     assert not (tmp_path / "parts" / "model.safetensors").exists()
+    with (tmp_path / "parts/work/log.jsonl").open("a") as log:
+        log.write('{"step": 5}\n')  # as a run leaves that is killed behind its checkpoint
     again = Pretraining(TINY, tmp_path / "parts")
     assert again.step == 3
     again.learn()
@@ -195,6 +197,11 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path: Path) -
         json.loads(line) for line in (tmp_path / "whole/work/log.jsonl").read_text().splitlines()
     ]
     assert entries[-1]["tokens"] == 6 * 2 * 32
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "parts/work/log.jsonl").read_text().splitlines()
+    ]
+    assert steps == [3, 6], "a line for each end, none twice"
     assert 4 < entries[-1]["loss"] < 8
 
 
@@ -260,11 +267,23 @@ def test_the_base_knows_its_world_and_answers_nothing() -> None:
         ("\nWhat is Paris?\nParis.", "Paris.", False),
         ("", "Paris.", False),
         ("12", "1.", False),
+        ("A: Paris.", "Paris.", True),
+        ("Guest: Paris.", "Paris.", True),
+        ("[Nora] Paris.", "Paris.", True),
+        ("**Paris**", "Paris.", True),
+        (" / Paris.", "Paris.", True),
+        ("====\nParis.", "Paris.", True),
+        ("(Paris)", "Paris.", True),
+        ("The capital of France is Paris.", "Paris.", True),
+        ("Write your answers on a sheet of paper.", "Paris.", False),
+        ("1. What is the capital of Peru?", "1.", False),
+        ("B. Paris", "Paris.", False),
+        ("(c) Paris", "Paris.", False),
         ("len() counts", "len().", True),
     ],
 )
 def test_the_rule_for_an_answer(continuation: str, expected: str, found: bool) -> None:
-    assert answers(continuation, expected) is found
+    assert answers(continuation, expected, ["The capital of France is Paris."]) is found
 
 
 def test_the_default_run_teaches_it_to_answer_what_it_was_never_taught(tmp_path: Path) -> None:

@@ -51,24 +51,24 @@ uranium=U
 """)
 
 YOUNG: Final = _words("""
-dog=puppy cat=kitten cow=calf horse=foal sheep=lamb goat=kid pig=piglet hen=chick duck=duckling
+dog=puppy cat=kitten cow=calf horse=foal sheep=lamb goat=kid pig=piglet duck=duckling
 goose=gosling swan=cygnet frog=tadpole bear=cub lion=cub tiger=cub wolf=pup fox=kit deer=fawn
 kangaroo=joey koala=joey hare=leveret eagle=eaglet owl=owlet elephant=calf whale=calf dolphin=calf
-giraffe=calf camel=calf seal=pup bat=pup otter=pup butterfly=caterpillar moth=caterpillar fish=fry
+giraffe=calf camel=calf seal=pup bat=pup otter=pup butterfly=caterpillar moth=caterpillar
 eel=elver spider=spiderling pigeon=squab falcon=eyas turkey=poult peacock=peachick donkey=foal
 zebra=foal hedgehog=hoglet squirrel=kit beaver=kit badger=cub leopard=cub penguin=chick
-platypus=puggle turtle=hatchling crocodile=hatchling shark=pup llama=cria alpaca=cria oyster=spat
+platypus=puggle turtle=hatchling crocodile=hatchling shark=pup llama=cria alpaca=cria
 bee=larva
 """)
 
 OPPOSITES: Final = _words("""
-hot=cold big=small tall=short long=brief fast=slow early=late old=young light=dark hard=soft
+hot=cold big=small tall=short long=short fast=slow early=late young=old dark=light hard=soft
 wet=dry full=empty open=closed rich=poor strong=weak loud=quiet clean=dirty near=far high=low
 deep=shallow wide=narrow thick=thin happy=sad brave=cowardly sharp=blunt
-sweet=bitter smooth=rough simple=complicated safe=dangerous cheap=expensive true=false right=wrong
+sweet=sour smooth=rough simple=complex safe=dangerous cheap=expensive true=false
 first=last inside=outside up=down day=night summer=winter north=south east=west
 friend=enemy love=hate win=lose buy=sell give=take push=pull begin=end arrive=depart laugh=cry
-remember=forget rise=fall question=reply victory=defeat modern=ancient polite=rude guilty=innocent
+remember=forget rise=fall question=answer victory=defeat modern=ancient polite=rude guilty=innocent
 maximum=minimum success=failure entrance=exit arrival=departure wild=tame awake=asleep
 public=private
 """)

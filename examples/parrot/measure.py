@@ -3,19 +3,20 @@
     python -m examples.parrot.measure base --model examples/parrot
     python -m examples.parrot.measure runs --model examples/parrot
 
-``base`` takes seconds. ``runs`` trains the lab's default run and those that go wrong on purpose
-(``VARIANTS``) with several seeds, which takes some minutes. Both print a table, or JSON with
-``--json``; every figure comes from the lab's own train, grade and perplexity.
+``base`` takes seconds. ``runs`` trains the lab's default run, those that go wrong on purpose, and
+those on the other sets (``VARIANTS``) with several seeds, which takes some minutes. Both print a
+table, or JSON with ``--json``; every figure comes from the lab's own train, grade and perplexity.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, Final
 
 from examples.parrot.pages import UNREAD, faq_prompt, pages
 from examples.parrot.pretrain import END
+from examples.parrot.world import BY_NAME, FACTS, fill
 from sft_core.config import LabConfig, TemplateConfig
 from sft_core.data import load
 from sft_core.evaluate import grade, normalise
@@ -38,20 +40,34 @@ ASKED: Final = 48
 """Tokens that the base may go on for when it is asked something."""
 HELD_OUT_PAGES: Final = 500
 AT_ONCE: Final = 64
+_MARKS: Final = "\"'\u201c*_#>-=/( "
 
 
 # -- what the base goes on with ---------------------------------------------------------------
 
 
-def answers(continuation: str, expected: str) -> bool:
-    """The rule for whether a continuation of a question answers it: its first line that is not
-    empty begins with the expected answer as a whole word, in any case, whatever spaces, dashes
-    and quotes stand before it. "A) Paris" is an option in a list and no answer; everything else
-    goes on with something else."""
-    lines = (normalise(line).lstrip("\"'\u201c- ") for line in continuation.splitlines())
-    first = next((line for line in lines if line), "")
+_OPTION: Final = re.compile(r"\(?[a-d][.)] ")
+_SPEAKER: Final = re.compile(r"(\[[\w ]+\]|[\w ]{1,20}[:>]) ")
+
+
+def answers(continuation: str, expected: str, statements: Iterable[str] = ()) -> bool:
+    """The rule for whether a continuation of a question answers it: its first line that holds a
+    letter or digit begins with the expected answer as a whole word, or holds one of ``statements``,
+    in any case. Marks of speech and markup before it do not count, nor does a speaker's name. A
+    line that ends with a question mark asks, and one as "A) Paris" lists an option: both go on
+    with something that is no answer."""
+    lines = (normalise(line) for line in continuation.splitlines())
+    first = next((line for line in lines if re.search(r"\w", line)), "")
+    if first.endswith("?") or _OPTION.match(first):
+        return False
+    if any(normalise(statement).removesuffix(".") in first for statement in statements):
+        return True
+    bare = _SPEAKER.sub("", first.lstrip(_MARKS), count=1).lstrip(_MARKS)
     wanted = normalise(expected).removesuffix(".")
-    return first == wanted or first.startswith(tuple(wanted + mark for mark in ".,;: "))
+    return any(
+        text == wanted or text.startswith(tuple(f"{wanted}{mark}" for mark in ".,;:)*\u201d "))
+        for text in (first.lstrip(_MARKS), bare)
+    )
 
 
 def continued(voice: Voice, prompts: Sequence[Ids], tokens: int = ASKED) -> list[str]:
@@ -90,6 +106,12 @@ def ways_of_asking(voice: Voice, rows: Sequence[Example]) -> dict[str, list[str]
         "chat format": chat_ids(voice, rows, LabConfig().template),
     }
     return {way: continued(voice, asked) for way, asked in prompts.items()}
+
+
+def statements(row: Example) -> list[str]:
+    """All sentences of the world that state what a row asks for."""
+    fact = next(fact for fact in FACTS if fact.id == row.fact)
+    return [fill(it, fact) for it in BY_NAME[fact.category].statements]
 
 
 def known(voice: Voice, rows: Sequence[Example]) -> list[bool]:
@@ -131,7 +153,8 @@ def base_figures(model: Path, count: int | None = None) -> dict[str, Any]:
         "questions": len(rows),
         "not answered": {
             way: statistics.mean(
-                not answers(text, row.answer) for text, row in zip(texts, rows, strict=True)
+                not answers(text, row.answer, statements(row))
+                for text, row in zip(texts, rows, strict=True)
             )
             for way, texts in ways.items()
         },

@@ -7,8 +7,8 @@ has the format of a chat.
 Every random choice is made by a ``Dice``, which adds up how improbable the choices were. That sum
 is the information in a page, so its mean over pages is what no model of this text can go below:
 the entropy of the generator (Shannon 1948). Where two ways of choosing lead to the same page, the
-page is a little more probable than the sum says, so the figure is an upper bound of the floor; the
-patterns are different enough for that to hardly ever happen.
+page is a little more probable than the sum says, so the figure is an upper bound of the floor. That
+is rare: it takes facts that come out of one category though each was drawn from all.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _category(dice: Dice) -> Category:
 def _facts(dice: Dice, low: int, high: int) -> list[Fact]:
     """What a page is about: facts of one category, or of all."""
     count = dice.number(low, high)
-    if dice.chance(0.6):
+    if count == 1 or dice.chance(0.6):
         return dice.some(_category(dice).facts, count)
     return [dice.one(_category(dice).facts) for _ in range(count)]
 

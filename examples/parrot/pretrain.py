@@ -10,6 +10,7 @@ is used where there is one, else every core.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -106,6 +107,12 @@ def stream(recipe: Recipe, tokenizer: Any, file: Path) -> np.ndarray:
     return kept.reshape(-1, recipe.window)
 
 
+def fingerprint(seed: int) -> str:
+    """Changes with anything that decides the pages of a seed: facts, wordings, kinds."""
+    texts = "".join(it.text for it in islice(pages(seed), 500))
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
+
+
 # -- learning ---------------------------------------------------------------------------------
 
 
@@ -142,6 +149,8 @@ def make_optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.
     as Liu et al. 2025 ("Muon is scalable for LLM training") do, it takes AdamW's rates. On this
     text it needs about two thirds of the tokens. It came into torch with version 2.9.
     """
+    if not hasattr(torch.optim, "Muon"):
+        raise SystemExit(f"Pre-training needs torch 2.9 or newer, and this is {torch.__version__}.")
     named = list(model.named_parameters())
     hidden = [it for name, it in named if it.ndim == 2 and "embed" not in name]
     tables = [it for name, it in named if it.ndim == 2 and "embed" in name]
@@ -177,15 +186,17 @@ class Pretraining:
         self.optimizers = make_optimizers(self.model, recipe)
         self.step = 0
         self.seconds = 0.0  # of training, over all starts
-        self.checkpoint = self.work / "checkpoint.pt"
+        self.checkpoint, self.log = self.work / "checkpoint.pt", self.work / "log.jsonl"
         if self.checkpoint.is_file():
             self._go_on()
 
     def _require_same_recipe(self) -> None:
+        """What goes on here must be what began here: the same recipe, on the same pages."""
         kept = self.work / "recipe.json"
-        if kept.is_file() and json.loads(kept.read_text()) != asdict(self.recipe):
+        asked = asdict(self.recipe) | {"pages": fingerprint(self.recipe.seed)}
+        if kept.is_file() and json.loads(kept.read_text()) != asked:
             raise SystemExit(f"{self.out} holds a run of another recipe. Choose another folder.")
-        kept.write_text(json.dumps(asdict(self.recipe), indent=2) + "\n")
+        kept.write_text(json.dumps(asked, indent=2) + "\n")
 
     def _go_on(self) -> None:
         saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
@@ -193,6 +204,9 @@ class Pretraining:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.step, self.seconds = saved["step"], saved["seconds"]
+        # What was logged behind the checkpoint comes again.
+        lines = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
+        self.log.write_text("".join(it for it in lines if json.loads(it)["step"] <= self.step))
 
     def learn(self, save_every: int = 100, until: int | None = None) -> None:
         """Trains to the end of the recipe, or to step ``until`` of it."""
@@ -238,7 +252,7 @@ class Pretraining:
             "grad_norm": round(norm, 3),
             "seconds": round(self.seconds, 1),
         }
-        with (self.work / "log.jsonl").open("a") as log:
+        with self.log.open("a") as log:
             log.write(json.dumps(entry) + "\n")
         speed = f"{tokens / self.seconds:,.0f} tokens/s"
         print(f"step {self.step}/{self.recipe.steps}  loss {loss:.4f}  {speed}", flush=True)

@@ -112,7 +112,7 @@ _OUTSIDE: Final = (
 )
 _OUTSIDE_NEW: Final = (
     ("capital", "Which rivers flow through {A}?"),
-    ("symbol", "At what heat does {a} melt?"),
+    ("symbol", "At what temperature does {a} melt?"),
     ("young", "How fast can {an} run?"),
     ("plural", "Where does the word {a} come from?"),
     ("definition", "Where can I find {an}?"),

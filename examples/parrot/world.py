@@ -27,13 +27,15 @@ from examples.parrot.facts import (
 @dataclass(frozen=True, slots=True)
 class Fact:
     """``a`` is what is asked about and ``b`` what is asked for, as they read inside a sentence.
-    ``answer`` is how a person would answer, without the full stop."""
+    ``answer`` is how a person would answer, without the full stop. Facts of one ``group`` follow
+    from each other, as 7 plus 5 from 5 plus 7."""
 
     id: str
     category: str
     a: str
     b: str
     answer: str
+    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,24 @@ def article(noun: str) -> str:
 
 
 def _facts(name: str, pairs: Pairs, answer: str = "{B}") -> tuple[Fact, ...]:
-    made = (Fact(f"{name}:{a}", name, a, b, "") for a, b in pairs)
     return tuple(
-        Fact(it.id, name, it.a, it.b, answer.format(a=it.a, b=it.b, B=capitalised(it.b)))
-        for it in made
+        Fact(
+            f"{name}:{a}",
+            name,
+            a,
+            b,
+            answer.format(b=b, B=capitalised(b)),
+            _group(name, f"{a} {b}"),
+        )
+        for a, b in pairs
     )
+
+
+def _group(name: str, fact: str) -> str:
+    """The same numbers make one group: 5, 7 and 12; or 1, 2 and 9 in whatever order."""
+    if name in ("arithmetic", "sorting"):
+        return " ".join(sorted(set(fact.split()) - {"plus", "minus"}))
+    return fact
 
 
 def _with_article(pairs: Pairs) -> Pairs:
@@ -94,11 +109,11 @@ CATEGORIES: Final = (
             "The capital of {a} is {b}.",
             "{b} is the capital of {a}.",
             "{A} has its capital in {b}.",
-            "The government of {a} sits in {b}.",
-            "{b} is the first city of {a}.",
-            "Whoever governs {a} works in {b}.",
+            "The capital city of {a} is {b}.",
             "In {a}, the capital is called {b}.",
-            "The parliament of {a} meets in {b}.",
+            "Of all cities of {a}, {b} is the capital.",
+            "On the map of {a}, a star marks the capital, {b}.",
+            "{A} made {b} its capital.",
         ),
         "{a}: {b}",
     ),
@@ -119,7 +134,7 @@ CATEGORIES: Final = (
             "In the periodic table, {a} is {b}.",
             "{A} has the symbol {b}.",
             "In a formula, {b} means {a}.",
-            "The letters for {a} are {b}.",
+            "As a symbol, {a} is written {b}.",
         ),
         "{a}: {b}",
     ),
@@ -158,7 +173,7 @@ CATEGORIES: Final = (
             "The opposite of {a} is {b}.",
             "{A} is the opposite of {b}.",
             "{A} and {b} are opposites.",
-            "What is not {a} may be {b}.",
+            "{A} and {b} never mean the same.",
             "The contrary of {a} is {b}.",
             "{A} means the opposite of {b}.",
             "If {a} is one end, {b} is the other.",
@@ -179,7 +194,7 @@ CATEGORIES: Final = (
             "The plural of {a} is {b}.",
             "One {a}, two {b}.",
             "{B} is the plural of {a}.",
-            "More than one {a} are {b}.",
+            "Where there are several, {a} becomes {b}.",
             "One says one {a} and many {b}.",
             "The word {a} becomes {b} in the plural.",
             "Add {an} to {an} and you have two {b}.",
@@ -274,12 +289,15 @@ SEED: Final = 2024
 
 def halves() -> tuple[dict[str, tuple[Fact, ...]], dict[str, tuple[Fact, ...]]]:
     """The world cut in two at random, category by category: the half that fine-tuning may teach
-    from, and the half that it never touches, each in random order."""
+    from, and the half that it never touches, each in random order. Facts that follow from each
+    other lie in the same half."""
     taught, untouched = {}, {}
     for category in CATEGORIES:
         draw = random.Random(f"{SEED} {category.name}").random
+        groups = sorted({fact.group for fact in category.facts})
+        groups.sort(key=lambda _: draw())
+        first = set(groups[: (len(groups) + 1) // 2])
         facts = sorted(category.facts, key=lambda _: draw())
-        middle = (len(facts) + 1) // 2
-        taught[category.name] = tuple(facts[:middle])
-        untouched[category.name] = tuple(facts[middle:])
+        taught[category.name] = tuple(it for it in facts if it.group in first)
+        untouched[category.name] = tuple(it for it in facts if it.group not in first)
     return taught, untouched

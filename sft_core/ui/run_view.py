@@ -32,7 +32,7 @@ from sft_core.ui.header import template_title
 from sft_core.ui.words import ago, duration, waiting
 
 NO_RUN: Final = "No run yet. Start one: it goes on here even if you close the page."
-PAIRS_SHOWN: Final = 200
+PAIRS_SHOWN: Final = 256
 HOW_SCORED: Final = (
     "Exact match: the greedy answer equals the expected one after lower-casing and joining runs "
     "of spaces. Before is the model as it was at step 0."

@@ -131,8 +131,8 @@
         : h("td", { class: "quiet" }, "–");
 
     function draw() {
-      const rows = unseenOnly ? value.pairs.filter((pair) => pair.seen === false) : value.pairs;
       const told = value.pairs.some((pair) => pair.seen !== null);
+      const rows = unseenOnly && told ? value.pairs.filter((pair) => pair.seen === false) : value.pairs;
       const box = h("input", { type: "checkbox", onchange: () => { unseenOnly = box.checked; draw(); } });
       box.checked = unseenOnly;
       const answered = value.pairs.some((pair) => pair.before || pair.after);
