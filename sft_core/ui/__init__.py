@@ -83,7 +83,7 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
             with gr.Tab("Train", id="train", elem_id="tab-train"):
                 training = train.build(config, rows)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-                comparison = compare.build(config, rows)
+                comparison = compare.build(rows)
         for part in (training.timer, whole_set.timer, whole_set.audit):
             part.render()
         page = Page(

@@ -183,7 +183,7 @@ def show_sampling(how: str) -> Any:
 # -- layout ----------------------------------------------------------------------------------
 
 
-def build(config: LabConfig, rows: Rows) -> Tab:
+def build(rows: Rows) -> Tab:
     title = view("line", title_value(None, None), elem_id="compare-title")
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=7):
@@ -202,7 +202,8 @@ def build(config: LabConfig, rows: Rows) -> Tab:
                 line = view("line", {"text": ""}, elem_id="compare-line")
         with gr.Column(scale=5):
             heading("How answers are drawn")
-            controls, sampling = _controls(config.generate)
+            # Long enough for any model that may be chosen later.
+            controls, sampling = _controls(GenerateConfig())
     answers = view("answers", NO_ANSWERS, elem_id="answers")
     return Tab(
         asked=Fields(Asked, prompts=prompts, **controls),

@@ -85,19 +85,23 @@ def _split_sentence(rows: Rows) -> str:
 
 def _facts_sentence(rows: Rows) -> str:
     """How many held-out facts do not stand in training, where the data names its facts."""
-    known = [rows.fact_seen(example) for example in rows.splits.test]
-    unseen = sum(seen is False for seen in known)
-    if not any(seen is not None for seen in known):
+    told = [rows.fact_seen(example) for example in rows.splits.test]
+    facts = sum(seen is not None for seen in told)
+    unseen = sum(seen is False for seen in told)
+    if not facts:
         return ""
-    if unseen == len(known):
+    if unseen < facts:
         return (
-            "None of their facts stands in a training row: an answer must come from what the model "
-            "met before."
+            f"{unseen} of the {facts} held-out facts do not stand in these training rows. Only a "
+            "model that met them before can know those, so they are counted apart."
         )
-    return (
-        f"{unseen} of the {len(known)} held-out facts do not stand in these training rows. Only a "
-        "model that met them before can know those, so they are counted apart."
-    )
+    source = "an answer must come from what the model met before."
+    if facts < len(told):
+        return (
+            f"{facts} of the {len(told)} held-out rows ask for a fact, and none of those stands in "
+            f"a training row: {source}"
+        )
+    return f"None of their facts stands in a training row: {source}"
 
 
 def rows_value(rows: Rows, part: str, page: int, pick: Pick) -> dict[str, Any]:

@@ -129,6 +129,14 @@ def _notes(record: RunRecord) -> list[dict[str, str]]:
     return notes[-6:]
 
 
+_WITHOUT_TRAINING: Final = {
+    Origin.RANDOM: "a model from random weights can only guess",
+    Origin.EMBEDDED: "what the model gets right, it knew before; training taught it to say so",
+}
+_ELSEWHERE: Final = "what the model gets right, it did not learn from these rows"
+"""Where an answer comes from whose fact no training row holds."""
+
+
 # -- scores ----------------------------------------------------------------------------------
 
 
@@ -154,21 +162,23 @@ def scores_value(record: RunRecord | None) -> dict[str, Any]:
 
 
 def _score_sentence(score: Score | None, config: LabConfig) -> str:
+    """How many of the asked facts stood in training, and what that means for their answers."""
     if score is None or score.unseen is None or not score.unseen.count:
         return ""
-    count, total = score.unseen.count, score.overall.count
-    random = find(config.model.name).origin is Origin.RANDOM
-    source = (
-        "a model from random weights can only guess"
-        if random
-        else "what the model gets right, it knew before; training taught it to say so"
-    )
-    if count == total:
-        return f"None of these {total} facts stood in a training row: {source}."
-    return (
-        f"{count} of these {total} facts stood in no training row: there {source}. The others it "
-        "met in other words."
-    )
+    rows, unseen = score.overall.count, score.unseen.count
+    facts = unseen + (score.seen.count if score.seen else 0)
+    source = _WITHOUT_TRAINING.get(find(config.model.name).origin, _ELSEWHERE)
+    if unseen < facts:
+        return (
+            f"{unseen} of these {facts} facts stood in no training row: there {source}. The others "
+            "it met in other words."
+        )
+    if facts < rows:
+        return (
+            f"{facts} of these {rows} rows ask for a fact, and none of those stood in a training "
+            f"row: there {source}."
+        )
+    return f"None of these {facts} facts stood in a training row: {source}."
 
 
 def _part(score: Score | None, name: Literal["seen", "unseen"]) -> dict[str, int] | None:
@@ -201,7 +211,7 @@ def pairs_value(
     answers: dict[tuple[str, str], Graded] = {(item.side.value, item.row): item for item in graded}
     pairs = []
     stood = [None if row.fact is None or facts is None else row.fact in facts for row in rows]
-    told_apart = len(set(stood)) > 1  # a column of nothing but "never" tells nothing
+    told_apart = {True, False} <= set(stood)  # a column of nothing but "never" tells nothing
     for row, seen in zip(rows[:PAIRS_SHOWN], stood, strict=False):
         pairs.append(
             {

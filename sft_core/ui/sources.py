@@ -103,7 +103,7 @@ class Rows:
 
     def fact_note(self, example: Example) -> str | None:
         """What to say of a held-out row's fact; None where it is the same for all of them."""
-        if len({self.fact_seen(row) for row in self.splits.test}) < 2:
+        if not {True, False} <= {self.fact_seen(row) for row in self.splits.test}:
             return None
         seen = self.fact_seen(example)
         return None if seen is None else ("fact in training" if seen else "fact not in training")

@@ -295,6 +295,20 @@ def test_where_no_fact_stood_in_training_it_is_said_once() -> None:
     assert [pair["seen"] for pair in pairs] == [None] * 3
 
 
+def test_rows_that_name_no_fact_are_not_said_to_have_met_one() -> None:
+    """Of the refusals' held-out rows only those about the parrot's world ask for a fact."""
+    rows = rows_of(DataConfig("parrot-refusals"))
+    note = data_view.reading_value(DataConfig("parrot-refusals"), rows)["note"]
+    assert note.startswith("54 of the 103 held-out rows ask for a fact, and none of those stands")
+    score = Score(Tally("all", 103, 90, 103), unseen=Tally("unseen", 54, 50, 54))
+    text = run_view.scores_value(RunRecord(LabConfig(), [ScoreLogged(step=9, score=score)]))["text"]
+    assert text.startswith("54 of these 103 rows ask for a fact, and none of those stood")
+    assert "other words" not in text
+    assert {rows.fact_note(row) for row in rows.splits.test} == {None}
+    pairs = run_view.pairs_value(rows.splits.test, rows.seen)["pairs"]
+    assert {pair["seen"] for pair in pairs} == {None}
+
+
 def test_held_out_rows_say_whether_their_fact_was_seen_and_what_was_answered() -> None:
     rows = (
         Example("1", (Message("user", "Q"), Message("assistant", "A")), fact="known"),
