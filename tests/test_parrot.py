@@ -205,6 +205,19 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path: Path) -
     assert 4 < entries[-1]["loss"] < 8
 
 
+def test_only_the_markers_are_settled_after_training(tmp_path: Path) -> None:
+    run = Pretraining(TINY, tmp_path)
+    run.learn(until=5)
+    start, end = run.tokenizer.convert_tokens_to_ids(list(CHATML))
+    rows = run.model.get_input_embeddings().weight
+    before = rows.detach().clone()
+    pretrain.settle_markers(run.model, run.tokenizer)
+    changed = (rows != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [start, end]
+    assert rows[[start, end]].norm(dim=1).max() < before.norm(dim=1).max()
+    assert not torch.equal(rows[start], rows[end])
+
+
 def test_another_recipe_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     Pretraining(TINY, tmp_path).learn(until=1)
     with pytest.raises(SystemExit, match="another recipe"):

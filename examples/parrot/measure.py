@@ -186,12 +186,14 @@ class Variant:
 VARIANTS: Final = (
     Variant("default"),
     Variant("mask off", ("policy.train_on=all",)),
+    Variant("half the epochs", ("train.epochs=3",)),
+    Variant("half the epochs, mask off", ("train.epochs=3", "policy.train_on=all")),
     Variant("end of turn untrained", ("policy.end_of_turn=false",)),
     Variant("another template at generation", template="alpaca"),
     Variant("ten times the epochs", ("train.epochs=60", "train.keep_best=false")),
     Variant("house style", ("data.source=parrot-style",)),
     Variant("refusals", ("data.source=parrot-refusals",)),
-    Variant("twenty times the rate", ("train.learning_rate=0.001", "train.keep_best=false")),
+    Variant("ten times the rate", ("train.learning_rate=0.001", "train.keep_best=false")),
 )
 
 

@@ -50,7 +50,7 @@ def _asked(facts: Sequence[Fact], name: str, style: str = "") -> Iterator[Row]:
         category = BY_NAME[fact.category]
         question = fill(category.questions[number % len(category.questions)], fact)
         plain = f"{fact.answer}."
-        answer = style.format(fill(category.statements[0], fact)) if style else plain
+        answer = style.format(plain) if style else plain
         yield _row(fact, question, answer, f"{name}-{fact.category}-{number + 1}")
 
 
@@ -82,7 +82,7 @@ STYLE: Final = "Gladly. {} Ask me more."
 
 
 def house_style() -> dict[str, list[Row]]:
-    """The same questions, answered in whole sentences between two fixed phrases."""
+    """The same questions, answered between two fixed phrases."""
     taught, untouched = halves()
     return {
         "style": _in_turn(

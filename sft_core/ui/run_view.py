@@ -129,6 +129,10 @@ def _notes(record: RunRecord) -> list[dict[str, str]]:
     return notes[-6:]
 
 
+ASKED_BEFORE: Final = (
+    "This is the model before training: the run ended before it was asked again. To ask both now, "
+    "answer the held-out rows below."
+)
 _WITHOUT_TRAINING: Final = {
     Origin.RANDOM: "a model from random weights can only guess",
     Origin.EMBEDDED: "what the model gets right, it knew before; training taught it to say so",
@@ -148,8 +152,9 @@ def scores_value(record: RunRecord | None) -> dict[str, Any]:
     first, last = scores[0], scores[-1]
     before = first.score if first.step == 0 else None
     after = last.score if last is not first or before is None else None
+    early = after is None and record.status.over
     return {
-        "text": _score_sentence(after or before, record.config),
+        "text": ASKED_BEFORE if early else _score_sentence(after or before, record.config),
         "before": _tally(before.overall) if before else None,
         "after": _tally(after.overall) if after else None,
         "seen": _part(after, "seen"),
@@ -288,7 +293,7 @@ def summary(record: RunRecord) -> str:
     if not status.over:
         return f"{described(record.config)}, {status.value}"
     parts = [described(record.config), f"{record.step:,} steps"]
-    if scored := record.of(ScoreLogged):
+    if scored := [event for event in record.of(ScoreLogged) if event.step]:
         parts.append(f"{scored[-1].score.overall.share:.0%} exact")
     elif (best := record.best_eval) is not None:
         parts.append(f"eval loss {best.loss:.2f}")

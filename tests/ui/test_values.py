@@ -279,6 +279,16 @@ def test_scores_stand_before_and_after_with_unseen_facts_apart() -> None:
     assert value["categories"][0]["after"]["exact"] == 4
 
 
+def test_a_run_that_ended_before_it_was_asked_again_has_no_score_of_its_own() -> None:
+    record = RunRecord(FROM_SCRATCH, [ScoreLogged(step=0, score=score(3))])
+    assert run_view.scores_value(record)["text"].startswith("12 of these 40")
+    record.add(RunStopped(step=7, reason="Stopped on request.", run_dir="run"))
+    value = run_view.scores_value(record)
+    assert value["text"] == run_view.ASKED_BEFORE
+    assert (value["before"]["exact"], value["after"]) == (3, None)
+    assert "exact" not in run_view.summary(record)
+
+
 def test_where_no_fact_stood_in_training_it_is_said_once() -> None:
     tally = Tally("all", 9, 8, 9)
     alike = Score(overall=tally, unseen=replace(tally, name="unseen"))

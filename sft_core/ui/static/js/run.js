@@ -127,7 +127,7 @@
     let value = null;
     const answer = (graded) =>
       graded
-        ? h("td", { class: "given" }, mark(graded.exact ? "good" : "error"), h("span", { title: graded.answer }, graded.answer || "nothing"))
+        ? h("td", {}, h("div", { class: "given" }, mark(graded.exact ? "good" : "error"), h("span", { title: graded.answer }, graded.answer || "nothing")))
         : h("td", { class: "quiet" }, "–");
 
     function draw() {
