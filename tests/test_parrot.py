@@ -306,4 +306,4 @@ def test_the_default_run_teaches_it_to_answer_what_it_was_never_taught(tmp_path:
     for tally in found.score.by_category:
         assert tally.share >= 0.75, tally.name
     assert found.score.overall.stopped >= 0.98 * found.score.overall.count
-    assert found.raw.perplexity < 20, "it has forgotten how its world is written"
+    assert found.raw.perplexity < 3, "it has forgotten how its world is written"
