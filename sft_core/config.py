@@ -13,18 +13,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from sft_core.recipe import PARROT_RUN as PARROT_RUN
+from sft_core.recipe import LoraConfig, require
+from sft_core.recipe import Precision as Precision
+from sft_core.recipe import Schedule as Schedule
+from sft_core.recipe import TrainConfig as TrainConfig
 from sft_core.types import ConfigError
 
 CONFIG_VERSION: Final = 1
-
-
-def _check(ok: bool, sentence: str) -> None:
-    if not ok:
-        raise ConfigError(sentence)
 
 
 class TrainOn(StrEnum):
@@ -69,10 +69,10 @@ class DataConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        _check(bool(self.source.strip()), "Choose a data set: its name, a file, or a hub id.")
-        _check(self.rows is None or self.rows > 0, "rows must be at least 1, or left empty.")
-        _check(self.eval_rows >= 0, "eval_rows cannot be negative.")
-        _check(self.test_rows >= 0, "test_rows cannot be negative.")
+        require(bool(self.source.strip()), "Choose a data set: its name, a file, or a hub id.")
+        require(self.rows is None or self.rows > 0, "rows must be at least 1, or left empty.")
+        require(self.eval_rows >= 0, "eval_rows cannot be negative.")
+        require(self.test_rows >= 0, "test_rows cannot be negative.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,74 +112,13 @@ class ModelConfig:
     missing_tokens: MissingTokens = MissingTokens.ADD
 
     def __post_init__(self) -> None:
-        _check(bool(self.name.strip()), "Choose a model: its name, a folder, or a hub id.")
+        require(bool(self.name.strip()), "Choose a model: its name, a folder, or a hub id.")
         for name in ("width", "depth", "heads", "context"):
-            _check(getattr(self, name) > 0, f"{name} must be at least 1.")
-        _check(
+            require(getattr(self, name) > 0, f"{name} must be at least 1.")
+        require(
             self.width % self.heads == 0,
             f"width {self.width} must be a multiple of heads {self.heads}.",
         )
-
-
-Schedule = Literal["constant", "linear", "cosine"]
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How to train. ``max_steps`` wins over ``epochs`` where given. ``warmup_steps`` counts
-    optimiser steps. ``accumulation`` micro-batches of ``batch_size`` rows make one step.
-    ``eval_every``, ``sample_every`` and ``score_every`` count steps; 0 means only at the end.
-    ``max_minutes`` stops the run as the Stop button would.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    epochs: float = 3.0
-    max_steps: int | None = None
-    batch_size: int = 8
-    accumulation: int = 1
-    max_length: int = 256
-    learning_rate: float = 5e-5
-    schedule: Schedule = "cosine"
-    warmup_steps: int = 10
-    weight_decay: float = 0.1
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    precision: Precision = "auto"
-    gradient_checkpointing: bool = False
-    seed: int = 42
-    log_every: int = 1
-    eval_every: int = 20
-    sample_every: int = 20
-    sample_prompts: tuple[str, ...] = ()
-    score_every: int = 0
-    keep_best: bool = True
-    max_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.epochs > 0, "epochs must be more than 0.")
-        _check(self.max_steps is None or self.max_steps > 0, "max_steps must be at least 1.")
-        for name in ("batch_size", "accumulation", "log_every"):
-            _check(getattr(self, name) > 0, f"{name} must be at least 1.")
-        _check(self.max_length >= 2, "max_length must be at least 2 tokens.")
-        _check(0 < self.learning_rate < 10, "learning_rate must lie between 0 and 10.")
-        for name in ("warmup_steps", "eval_every", "sample_every", "score_every"):
-            _check(getattr(self, name) >= 0, f"{name} cannot be negative.")
-        _check(self.weight_decay >= 0, "weight_decay cannot be negative.")
-        _check(0 <= self.adam_beta1 < 1, "adam_beta1 must be at least 0 and less than 1.")
-        _check(0 <= self.adam_beta2 < 1, "adam_beta2 must be at least 0 and less than 1.")
-        _check(self.adam_epsilon > 0, "adam_epsilon must be more than 0.")
-        _check(self.max_grad_norm >= 0, "max_grad_norm cannot be negative; 0 turns clipping off.")
-        _check(self.max_minutes is None or self.max_minutes > 0, "max_minutes must be more than 0.")
-        _check(self.seed >= 0, "seed cannot be negative.")
-
-
-PARROT_RUN: Final = TrainConfig(epochs=6, learning_rate=1e-4, eval_every=20, sample_every=40)
-"""How the parrot is tuned. What it lacks is learnt in a few passes at a careful rate; at ten times
-the rate it forgets what it knows (measured in ``examples/parrot/README.md``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +138,15 @@ class GenerateConfig:
     stop_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.max_new_tokens > 0, "max_new_tokens must be at least 1.")
-        _check(0 <= self.temperature <= 5, "temperature must lie between 0 and 5.")
-        _check(0 < self.top_p <= 1, "top_p must be more than 0 and at most 1.")
-        _check(self.top_k >= 0, "top_k cannot be negative; 0 turns it off.")
-        _check(0 < self.repetition_penalty <= 10, "repetition_penalty must lie between 0 and 10.")
-        _check(all(self.stop_tokens), "A stop token cannot be empty; leave the list empty instead.")
-        _check(self.seed >= 0, "seed cannot be negative.")
+        require(self.max_new_tokens > 0, "max_new_tokens must be at least 1.")
+        require(0 <= self.temperature <= 5, "temperature must lie between 0 and 5.")
+        require(0 < self.top_p <= 1, "top_p must be more than 0 and at most 1.")
+        require(self.top_k >= 0, "top_k cannot be negative; 0 turns it off.")
+        require(0 < self.repetition_penalty <= 10, "repetition_penalty must lie between 0 and 10.")
+        require(
+            all(self.stop_tokens), "A stop token cannot be empty; leave the list empty instead."
+        )
+        require(self.seed >= 0, "seed cannot be negative.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +162,11 @@ class LabConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: MaskPolicy = field(default_factory=MaskPolicy)
     train: TrainConfig = PARROT_RUN
+    lora: LoraConfig = field(default_factory=LoraConfig)  # read where train.method is "lora"
     generate: GenerateConfig = GenerateConfig(max_new_tokens=48)  # the parrot answers in few words
 
     def __post_init__(self) -> None:
-        _check(
+        require(
             self.version == CONFIG_VERSION,
             f"This configuration has version {self.version}; this lab reads {CONFIG_VERSION}.",
         )
@@ -248,7 +190,7 @@ class LabConfig:
                 f"The configuration is not JSON: {error.msg} at line {error.lineno}, "
                 f"column {error.colno}."
             ) from None
-        _check(isinstance(values, dict), "The configuration must be a JSON object.")
+        require(isinstance(values, dict), "The configuration must be a JSON object.")
         return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -263,7 +205,7 @@ class LabConfig:
         values = self.to_dict()
         for setting in settings:
             key, found, text = setting.partition("=")
-            _check(bool(found), f"Write a setting as key=value, not {setting!r}.")
+            require(bool(found), f"Write a setting as key=value, not {setting!r}.")
             section, name = _place(key.strip())
             try:
                 value = json.loads(text)
@@ -283,6 +225,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     "model": ModelConfig,
     "policy": MaskPolicy,
     "train": TrainConfig,
+    "lora": LoraConfig,
     "generate": GenerateConfig,
 }
 
@@ -302,17 +245,17 @@ def _place(key: str) -> tuple[str, str]:
     homes = {section: {f.name for f in fields(cls)} for section, cls in _SECTIONS.items()}
     section, dot, name = key.partition(".")
     if dot:
-        _check(
+        require(
             section in homes and name in homes[section],
             f"There is no setting {key!r}.{_guess(key, _all_keys(homes))}",
         )
         return section, name
     owners = [section for section, names in homes.items() if key in names]
-    _check(
+    require(
         len(owners) < 2,
         f"{key!r} is ambiguous: write {' or '.join(f'{owner}.{key}' for owner in owners)}.",
     )
-    _check(bool(owners), f"There is no setting {key!r}.{_guess(key, _all_keys(homes))}")
+    require(bool(owners), f"There is no setting {key!r}.{_guess(key, _all_keys(homes))}")
     return owners[0], key
 
 

@@ -62,12 +62,25 @@ class RunStarted:
     trained_tokens: int  # in one epoch
     total_steps: int
     added_tokens: tuple[str, ...] = ()
+    resumed_from: int = 0  # the step that this process began after
     time: float = field(default_factory=clock.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KindLoss:
+    """The mean loss of a step's trained tokens of one ``kind``: "answer" or "template"."""
+
+    kind: str
+    loss: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepLogged:
-    """One optimiser step. ``loss`` is the mean over the step's trained tokens."""
+    """One optimiser step. ``loss`` is the mean over the step's trained tokens, ``smoothed_loss``
+    its running mean, ``accuracy`` the share of trained tokens that the model held for the
+    likeliest. ``peak_share`` is the arithmetic done a second by what this machine can do at most,
+    None where that is not known. Fields with a default are missing in logs of older versions."""
 
     step: int
     epoch: float
@@ -79,6 +92,11 @@ class StepLogged:
     tokens_per_second: float
     seconds_left: float
     memory_mb: float
+    smoothed_loss: float | None = None
+    accuracy: float | None = None
+    kinds: tuple[KindLoss, ...] = ()
+    trained_tokens_per_second: float = 0.0
+    peak_share: float | None = None
     time: float = field(default_factory=clock.time)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tokens", "types", "config", "lessons", "settings", "scores", "events", "record"),
+    ("tokens", "types", "recipe", "config", "lessons", "settings", "scores", "events", "record"),
     (
         "ahead",
         "embedded",

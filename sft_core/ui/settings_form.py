@@ -76,6 +76,10 @@ class Settings:
     max_grad_norm: float | None
     precision: str
     gradient_checkpointing: bool
+    method: str
+    packing: bool
+    auto_micro_batch: bool
+    compile: str
     seed: float | None
     eval_every: float | None
     sample_every: float | None
@@ -103,6 +107,10 @@ class Settings:
             max_grad_norm=given(self.max_grad_norm, "Clip gradients at"),
             precision=self.precision,  # type: ignore[arg-type]
             gradient_checkpointing=self.gradient_checkpointing,
+            method=self.method,  # type: ignore[arg-type]
+            packing=self.packing,
+            auto_micro_batch=self.auto_micro_batch,
+            compile=self.compile,  # type: ignore[arg-type]
             seed=whole(self.seed, "Seed"),
             eval_every=whole(self.eval_every, "Eval loss every"),
             sample_every=whole(self.sample_every, "Samples every"),
@@ -191,8 +199,18 @@ def build(train: TrainConfig) -> dict[str, Any]:
         number("batch_size", "Batch, rows")
         number("accumulation", "Batches a step")
         number("max_length", "Length limit, tokens")
+        made["packing"] = gr.Checkbox(
+            train.packing, label="Pack rows", min_width=120, elem_id="set-packing"
+        )
     heading("How")
     with gr.Row(elem_classes="pairwise"):
+        made["method"] = gr.Dropdown(
+            [("All weights", "full"), ("LoRA adapters", "lora")],
+            value=train.method,
+            label="Method",
+            min_width=120,
+            elem_id="set-method",
+        )
         number("learning_rate", "Learning rate", fraction=True)
         made["schedule"] = gr.Dropdown(
             [("Cosine", "cosine"), ("Linear", "linear"), ("Constant", "constant")],
@@ -213,6 +231,15 @@ def build(train: TrainConfig) -> dict[str, Any]:
         number("seed", "Seed")
         made["gradient_checkpointing"] = gr.Checkbox(
             train.gradient_checkpointing, label="Gradient checkpointing", min_width=120
+        )
+        made["auto_micro_batch"] = gr.Checkbox(
+            train.auto_micro_batch, label="Cut a step as memory asks", min_width=120
+        )
+        made["compile"] = gr.Dropdown(
+            [("Where it pays", "auto"), ("Always", "on"), ("Never", "off")],
+            value=train.compile,
+            label="Compile the model",
+            min_width=120,
         )
     heading("Watch")
     with gr.Row(elem_classes="pairwise"):
