@@ -54,6 +54,13 @@ class Batch:
         moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
         return type(self)(*moved)
 
+    def lengths(self) -> list[int]:
+        """How long each document is, in the order in which they stand."""
+        found: list[int] = []
+        for row in self.segment_ids.cpu():
+            found += torch.bincount(row[row > 0]).tolist()[1:]
+        return found
+
     @property
     def tokens(self) -> int:
         """How many tokens there are, padding not counted."""
@@ -86,11 +93,44 @@ def collate(rows: Sequence[Labelled], pad_id: int, *, length: int | None = None)
         input_ids[at, : len(row.ids)] = torch.tensor(row.ids)
         labels[at, : len(row.ids)] = torch.tensor(row.labels)
     if shape[1] and bool((labels[:, 0] != IGNORE_INDEX).any()):
-        raise EncodeError(
-            "The first token of a row is marked as trained, but nothing stands before it that "
-            "could predict it. Encode the row again with the lab's own encoder."
-        )
+        raise _first_trained()
     return Batch(input_ids, labels, mask, positions * mask, mask.clone())
+
+
+def flat(rows: Sequence[Labelled]) -> Batch:
+    """Rows end to end as one of (1, T): no slot is empty, each document's positions begin at 0
+    again, and ``segment_ids`` tell documents apart. Whoever computes it keeps attention within
+    them (``documents.within``). Raises EncodeError as ``collate`` does.
+
+    Rows [5, 6, 7] and [8, 9] with labels [-100, 6, 7] and [-100, 9]:
+
+        input_ids       5 6 7    8 9
+        labels       -100 6 7 -100 9
+        attention_mask  1 1 1    1 1
+        position_ids    0 1 2    0 1
+        segment_ids     1 1 1    2 2
+    """
+    if any(row.labels and row.labels[0] != IGNORE_INDEX for row in rows):
+        raise _first_trained()
+    lengths = torch.tensor([len(row.ids) for row in rows])
+    numbers = torch.arange(1, len(rows) + 1)
+    starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+    input_ids = torch.tensor([id for row in rows for id in row.ids])
+    columns = (
+        input_ids,
+        torch.tensor([label for row in rows for label in row.labels]),
+        torch.ones_like(input_ids),
+        torch.arange(len(input_ids)) - starts,
+        torch.repeat_interleave(numbers, lengths),
+    )
+    return Batch(*(column.unsqueeze(0) for column in columns))
+
+
+def _first_trained() -> EncodeError:
+    return EncodeError(
+        "The first token of a row is marked as trained, but nothing stands before it that could "
+        "predict it. Encode the row again with the lab's own encoder."
+    )
 
 
 # -- the order of rows ------------------------------------------------------------------------

@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sft_core.batch import Batch, Labelled, Plan, by_length, collate, pieces, plan
+from sft_core.batch import Batch, Labelled, Plan, by_length, plan
 from sft_core.config import TrainConfig
-from sft_core.loss import count_targets, head_on_targets, summed, targets
-from sft_core.models import SMALL, Opened, arguments, pad_id, precision
+from sft_core.forward import Forward
+from sft_core.models import Opened, pad_id, precision
 from sft_core.pace import never
 from sft_core.schedule import optimizer, scheduler
 from sft_core.types import IGNORE_INDEX, ConfigError, NonFiniteLossError
@@ -55,14 +55,6 @@ class _Masked:
         return (IGNORE_INDEX,) * len(self.row.ids)
 
 
-def _worth_of_a_piece(device: torch.device, parameters: int) -> int:
-    """What one more forward and backward pass costs beyond its tokens, in tokens. A GPU is only
-    filled by many; on a CPU a large model is slow enough for the pass itself not to count."""
-    if device.type != "cpu":
-        return 4096
-    return 128 if parameters < SMALL else 32
-
-
 class Learner:
     """A model in training, its optimiser, and the rows that it learns from."""
 
@@ -79,8 +71,7 @@ class Learner:
         self._model: Any = self.accelerator.prepare(opened.model)
         self._rows = rows
         self._lengths = [len(row.ids) for row in rows]
-        self._pad = pad_id(opened.tokenizer)
-        self._worth = _worth_of_a_piece(self.device, opened.parameters)
+        self.forward = Forward(self.bare, self.precision, pad_id(opened.tokenizer))
         self.steps_per_epoch = math.ceil(len(self._plan(0)) / config.accumulation)
         self.total = config.max_steps or math.ceil(config.epochs * self.steps_per_epoch)
         self.done = 0  # optimiser steps
@@ -119,15 +110,16 @@ class Learner:
         return plan(self._lengths, self.config.batch_size, seed=self.config.seed, epoch=epoch)
 
     def _work(self, micro_batches: Plan) -> list[Batch]:
-        """What this process computes for a step, cut so that little padding is computed with it.
-        All processes take part in a step, so one that gets no row takes a masked one."""
+        """What this process computes for a step. All processes take part in a step, so one that
+        gets no row takes a masked one."""
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         work = [
-            collate([self._rows[at] for at in piece], self._pad)
+            batch
             for positions in micro_batches
-            for piece in pieces(self._lengths, positions[rank::count], self._worth)
+            if (mine := positions[rank::count])
+            for batch in self.forward.batches([self._rows[at] for at in mine])
         ]
-        return work or [collate([_Masked(self._rows[micro_batches[0][0]])], self._pad)]
+        return work or self.forward.batches([_Masked(self._rows[micro_batches[0][0]])])
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -150,35 +142,18 @@ class Learner:
             if number > 1 and self.accelerator.num_processes == 1 and should_stop():
                 self._optimizer.zero_grad()
                 return None
-            loss += self._backward(batch.to(self.device), trained, number == len(work))
+            loss += self._backward(batch, trained, number == len(work))
         return self._apply(float(self._all(loss)), sum(len(row.ids) for row in rows), trained)
 
     def _backward(self, batch: Batch, trained: int, is_last: bool) -> Tensor:
         """Adds a micro-batch's gradients, and gives its part of the step's loss."""
         waiting = nullcontext() if is_last else self.accelerator.no_sync(self._model)
-        with waiting:
-            loss = self._summed(self._model, batch) / trained
-            # Processes' gradients are averaged, so each counts as many times as there are.
-            self.accelerator.backward(loss * self.accelerator.num_processes)
-        return loss.detach()
-
-    def _summed(self, model: Any, batch: Batch) -> Tensor:
-        """The loss of a batch's trained tokens, summed."""
-        ids = targets(batch.labels)
-        with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
-            head_on_targets(self.bare.get_output_embeddings(), batch.labels),
-        ):
-            out = model(
-                **arguments(
-                    self.bare,
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    position_ids=batch.position_ids,
-                    use_cache=False,
-                )
-            )
-        return summed(out.logits[0], ids)
+        # Processes' gradients are averaged, so each counts as many times as there are.
+        scale = self.accelerator.num_processes / trained
+        with waiting, self.forward.attending(batch):
+            found = self.forward(self._model, batch, scale)
+            self.accelerator.backward(found.total)
+        return found.each.sum() / trained
 
     def _apply(self, loss: float, tokens: int, trained: int) -> Learnt:
         rate = float(self._scheduler.get_last_lr()[0])
@@ -210,10 +185,10 @@ class Learner:
         for positions in dealt[self.accelerator.process_index :: self.accelerator.num_processes]:
             if should_stop():
                 return None
-            batch = collate([rows[at] for at in positions], self._pad).to(self.device)
-            with torch.inference_mode():
-                total = float(self._summed(self.bare, batch))
-            found += torch.tensor([total, count_targets(batch.labels)], dtype=torch.float64)
+            for batch in self.forward.batches([rows[at] for at in positions]):
+                with torch.no_grad(), self.forward.attending(batch):
+                    each = self.forward(self.bare, batch).each
+                found += torch.tensor([each.sum(dtype=torch.float64), len(each)])
         total, count = self._all(found.to(self.device)).tolist()
         loss = total / count
         if not math.isfinite(loss):

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
+from sft_core import heap
 from sft_core.batch import Plan
 from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
@@ -121,7 +122,7 @@ class _Run:
         set_seed(self.config.train.seed % 2**32)  # numpy takes no larger one
         forget_peak(self.learner.device)
         try:
-            with _memory_explained(self.config), threads_for(self.learner.bare):
+            with _memory_explained(self.config), threads_for(self.learner.bare), heap.kept():
                 yield self._started()
                 yield from self._notes()
                 yield from self._look(self.step)

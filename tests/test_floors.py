@@ -34,7 +34,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "audit",
         "plots",
     ),
-    ("batch", "loss", "weights", "models"),
+    (
+        "heap",
+        "batch",
+        "loss",
+        "head",
+        "documents",
+        "weights",
+        "models",
+        "quicker",
+        "forward",
+    ),
     (
         "pace",
         "schedule",

@@ -136,11 +136,11 @@ def test_half_an_epoch_and_a_number_of_steps() -> None:
     assert (many.total, len(list(many.steps()))) == (9, 9)
 
 
-def test_little_padding_is_computed() -> None:
+def test_no_padding_is_computed() -> None:
     rows = rows_of((2, 2), (30, 20), (2, 1))
-    one = learner(rows, parameters=10**9)
-    work = one._work(((0, 1, 2),))
-    assert [tuple(batch.input_ids.shape) for batch in work] == [(2, 4), (1, 50)]
+    (work,) = learner(rows)._work(((0, 1, 2),))
+    assert tuple(work.input_ids.shape) == (1, 57)
+    assert work.lengths() == [4, 50, 3]
 
 
 # -- measuring and stopping -------------------------------------------------------------------
