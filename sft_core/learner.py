@@ -54,6 +54,10 @@ class _Masked:
     def labels(self) -> Sequence[int]:
         return (IGNORE_INDEX,) * len(self.row.ids)
 
+    @property
+    def kinds(self) -> Sequence[int]:
+        return self.row.kinds
+
 
 def _worth_of_a_piece(device: torch.device, parameters: int) -> int:
     """What one more forward and backward pass costs beyond its tokens, in tokens. A GPU is only
