@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sft_core.audit import Audit, Bar
 from sft_core.events import EvalLogged, ScoreLogged, StepLogged
 from sft_core.record import RunRecord
+from sft_core.smoothing import Smoothed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -50,19 +51,14 @@ def thin(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> tupl
     return means, width
 
 
-def smooth(values: Sequence[float], share: float = 0.1) -> list[float]:
-    """The exponential moving average with weight ``share`` on the newest value, corrected for
-    its start as Adam corrects its moments (Kingma and Ba, 2015).
+def smooth(values: Sequence[float]) -> list[float]:
+    """The running mean of ``smoothing`` after each of the values.
 
     >>> smooth([2.0, 2.0])
     [2.0, 2.0]
     """
-    out: list[float] = []
-    average = 0.0
-    for count, value in enumerate(values, start=1):
-        average += share * (value - average)
-        out.append(average / (1 - (1 - share) ** count))
-    return out
+    smoothed = Smoothed()
+    return [smoothed.add(value) for value in values]
 
 
 def loss_curve(record: RunRecord) -> go.Figure:
