@@ -44,6 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "doctor",
         "audit",
         "plots",
+        "curves",
     ),
     ("batch", "loss", "weights", "models"),
     (
