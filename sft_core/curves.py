@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FEWER_POINTS: Final = 400
 """A curve that is drawn small, below the loss, never has more points."""
+FAINT: Final = 0.45
+"""The opacity of a raw curve under its running mean."""
 
 _DASHES: Final[Mapping[str, str]] = {"answer": "solid", "template": "dash", "prompt": "dot"}
 
@@ -47,19 +49,21 @@ def loss_curve(record: RunRecord) -> go.Figure:
 
 
 def kinds_curve(record: RunRecord) -> go.Figure | None:
-    """The running mean of the loss of each kind of trained token; None where a run has fewer than
-    two kinds, or was logged before they were told apart."""
+    """The loss of each kind of trained token, faint under its running mean; None where a run has
+    fewer than two kinds, or was logged before they were told apart."""
     found: dict[str, Points] = {}
     for event in record.of(StepLogged):
         for part in event.kinds:
             found.setdefault(part.kind, []).append((event.step, part.loss))
     if len(found) < 2:
         return None
-    traces = []
+    traces: list[dict[str, Any]] = []
     for kind in (kind for kind in KINDS if kind in found):
-        drawn = line(f"{kind} tokens", kind, thin(_smoothed(found[kind]), FEWER_POINTS)[0])
+        name = f"{kind} tokens"
+        raw = line(f"{name}, each step", kind, thin(found[kind], FEWER_POINTS)[0], opacity=FAINT)
+        drawn = line(name, kind, thin(_smoothed(found[kind]), FEWER_POINTS)[0])
         drawn["line"] |= {"dash": _DASHES[kind]}
-        traces.append(drawn)
+        traces += [{**raw, "showlegend": False}, drawn]
     return figure(traces, by_step(record, "loss"))
 
 
@@ -121,7 +125,7 @@ def _raw_and_smoothed(
         return [line(name, role, raw, hover=hover)]
     mean = thin(smoothed or _smoothed(points), most)[0]
     return [
-        line(name, role, raw, opacity=0.35, hover=hover),
+        line(name, role, raw, opacity=FAINT, hover=hover),
         line("smoothed", role, mean, hover=hover),
     ]
 

@@ -85,10 +85,14 @@ def test_a_long_run_is_thinned_and_says_so() -> None:
 
 def test_each_kind_has_its_running_mean() -> None:
     traces = by_name(curves.kinds_curve(full_record(8)))
-    assert set(traces) == {"answer tokens", "template tokens"}
+    assert [name for name, it in traces.items() if it.get("showlegend", True)] == [
+        "answer tokens",
+        "template tokens",
+    ]
+    assert values(traces["answer tokens, each step"]) == [2 / n for n in range(1, 9)]
     assert values(traces["answer tokens"]) == curves.smooth([2 / n for n in range(1, 9)])
     assert values(traces["template tokens"]) == curves.smooth([3 / n for n in range(1, 9)])
-    dashes = {trace["line"]["dash"] for trace in traces.values()}  # type: ignore[index]
+    dashes = {traces[f"{kind} tokens"]["line"]["dash"] for kind in ("answer", "template")}  # type: ignore[index]
     assert len(dashes) == 2  # told apart without colour
 
 

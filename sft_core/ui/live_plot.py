@@ -52,9 +52,9 @@ _BELOW: Final = (
         "Answer and template",
         curves.kinds_curve,
         "Loss by kind of trained token and step.",
-        "Running mean of each kind's loss, in nats per token. Answer tokens are what the assistant "
-        "says. Template tokens are what the template prints to end it. Prompt tokens are all "
-        "others, where the policy trains them.",
+        "Nats per token of each kind: of each step, faint, and the running mean. Answer tokens are "
+        "what the assistant says. Template tokens are what the template prints to end it. Prompt "
+        "tokens are all others, where the policy trains them.",
     ),
     _Below(
         "Token accuracy",

@@ -32,7 +32,7 @@ def facts(record: RunRecord) -> list[Fact]:
             ["train loss", f"{step.loss:.3f}", "Nats per trained token of this step"],
         ]
         if step.smoothed_loss is not None:
-            how = "Running mean of the steps' losses: each step moves it by a tenth of the way"
+            how = "Running mean of the steps' losses: each step moves it a fifth of the way"
             found.append(["smoothed", f"{step.smoothed_loss:.3f}", how])
     if last := record.last(EvalLogged):
         how = "Nats per trained token over all evaluation rows"
