@@ -33,14 +33,18 @@ class Labelled(Protocol):
     @property
     def labels(self) -> Sequence[int]: ...
 
+    @property
+    def kinds(self) -> Sequence[int]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows as (B, T) tensors of 64-bit integers, filled up on the right.
+    """Rows as (B, T) tensors of 64-bit integers, ``kinds`` of bytes, filled up on the right.
 
     ``labels`` hold the id of each trained token at its own index, ``IGNORE_INDEX`` elsewhere.
     ``attention_mask`` is 1 on a row's tokens. ``position_ids`` count from 0 in each example.
-    ``segment_ids`` number the examples of a row from 1; 0 is padding.
+    ``segment_ids`` number the examples of a row from 1; 0 is padding. ``kinds`` are places in
+    ``tokens.KINDS``, each at the index of its own token, and count only where there is a label.
     """
 
     input_ids: Tensor
@@ -48,6 +52,7 @@ class Batch:
     attention_mask: Tensor
     position_ids: Tensor
     segment_ids: Tensor
+    kinds: Tensor
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
@@ -89,12 +94,14 @@ def collate(rows: Sequence[Labelled], pad_id: int, *, length: int | None = None)
     mask = (positions < lengths).long()
     input_ids = torch.full(shape, pad_id)
     labels = torch.full(shape, IGNORE_INDEX)
+    kinds = torch.zeros(shape, dtype=torch.uint8)
     for at, row in enumerate(rows):
         input_ids[at, : len(row.ids)] = torch.tensor(row.ids)
         labels[at, : len(row.ids)] = torch.tensor(row.labels)
+        kinds[at, : len(row.ids)] = torch.tensor(row.kinds, dtype=torch.uint8)
     if shape[1] and bool((labels[:, 0] != IGNORE_INDEX).any()):
         raise _first_trained()
-    return Batch(input_ids, labels, mask, positions * mask, mask.clone())
+    return Batch(input_ids, labels, mask, positions * mask, mask.clone(), kinds)
 
 
 def flat(rows: Sequence[Labelled]) -> Batch:
@@ -122,6 +129,7 @@ def flat(rows: Sequence[Labelled]) -> Batch:
         torch.ones_like(input_ids),
         torch.arange(len(input_ids)) - starts,
         torch.repeat_interleave(numbers, lengths),
+        torch.tensor([kind for row in rows for kind in row.kinds], dtype=torch.uint8),
     )
     return Batch(*(column.unsqueeze(0) for column in columns))
 

@@ -57,9 +57,7 @@ class Progress:
             case RunStarted(total_steps=total):
                 self._bar = tqdm(total=total, unit="step", file=self._stream, dynamic_ncols=True)
             case StepLogged() if self._bar is not None:
-                self._bar.set_postfix_str(
-                    f"loss {event.loss:.3f}, {event.tokens_per_second:,.0f} tokens/s", refresh=False
-                )
+                self._bar.set_postfix_str(_figures(event), refresh=False)
                 self._bar.update(event.step - self._bar.n)
 
     def close(self) -> None:
@@ -68,6 +66,18 @@ class Progress:
 
     def _say(self, text: str) -> None:
         tqdm.write(text, file=self._stream)
+
+
+def _figures(step: StepLogged) -> str:
+    """What fits behind a bar: the running mean of the loss where the log has it."""
+    loss = step.loss if step.smoothed_loss is None else step.smoothed_loss
+    parts = [f"loss {loss:.3f}"]
+    if step.accuracy is not None:
+        parts.append(f"{step.accuracy:.0%} right")
+    parts.append(f"{step.tokens_per_second:,.0f} tokens/s")
+    if step.peak_share is not None:
+        parts.append(f"{step.peak_share:.0%} of peak")
+    return ", ".join(parts)
 
 
 @contextmanager

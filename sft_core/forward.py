@@ -13,12 +13,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sft_core import documents
 from sft_core.batch import Batch, Labelled, collate, flat, pieces
 from sft_core.head import Losses, can_fuse, losses_from_head
-from sft_core.loss import head_on_targets, targets
+from sft_core.loss import graded, head_on_targets, targets
 from sft_core.models import SMALL, arguments
 from sft_core.quicker import quicken
 
@@ -58,7 +57,8 @@ class Forward:
                 return found[0]
             with head_on_targets(self.bare.get_output_embeddings(), there.labels):
                 logits = self._run(model, there).logits[0]
-        return _graded(logits, targets(there.labels), scale)
+        each, right = graded(logits, targets(there.labels))
+        return Losses(each.sum() * scale, each.detach(), right)
 
     def attending(self, batch: Batch) -> Any:
         """The context in which a batch goes forwards and backwards."""
@@ -81,13 +81,6 @@ class Forward:
     def _tried_in(self) -> Any:
         """Rounding hides least in float32, but a GPU's kernel takes 16-bit numbers alone."""
         return self._autocast() if self.device.type == "cuda" else nullcontext()
-
-
-def _graded(logits: Tensor, ids: Tensor, scale: float) -> Losses:
-    """The same from (N, V) logits."""
-    each = torch.nn.functional.cross_entropy(logits.float(), ids, reduction="none")
-    right = logits.detach().argmax(-1) == ids
-    return Losses(each.sum() * scale, each.detach(), right)
 
 
 def _worth_of_a_piece(device: torch.device, parameters: int) -> int:

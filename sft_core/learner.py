@@ -19,11 +19,12 @@ from torch import Tensor
 
 from sft_core.batch import Batch, Labelled, Plan, by_length, plan
 from sft_core.config import TrainConfig
+from sft_core.events import KindLoss
 from sft_core.forward import Forward
 from sft_core.models import Opened, pad_id, precision
 from sft_core.pace import never
 from sft_core.schedule import optimizer, scheduler
-from sft_core.types import IGNORE_INDEX, ConfigError, NonFiniteLossError
+from sft_core.types import IGNORE_INDEX, KINDS, ConfigError, NonFiniteLossError
 
 EVAL_BATCHES: Final = 2
 """An evaluation batch has so many times the rows of a training batch: it keeps no gradients."""
@@ -31,13 +32,16 @@ EVAL_BATCHES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """One optimiser step. ``grad_norm`` is the norm before clipping."""
+    """One optimiser step. ``grad_norm`` is the norm before clipping, ``accuracy`` the share of
+    trained tokens that the model held for the likeliest, ``kinds`` the loss by kind of token."""
 
     loss: float
     learning_rate: float
     grad_norm: float
     tokens: int
     trained: int
+    accuracy: float
+    kinds: tuple[KindLoss, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,10 @@ class _Masked:
     @property
     def labels(self) -> Sequence[int]:
         return (IGNORE_INDEX,) * len(self.row.ids)
+
+    @property
+    def kinds(self) -> Sequence[int]:
+        return self.row.kinds
 
 
 class Learner:
@@ -135,27 +143,32 @@ class Learner:
         if self._any(should_stop()):
             return None
         self._model.train()
-        loss = torch.zeros((), device=self.device)
+        tally = torch.zeros(len(KINDS), 3, device=self.device)
         work = self._work(micro_batches)
         for number, batch in enumerate(work, 1):
             # Where several processes must stay in step, only the check above counts.
             if number > 1 and self.accelerator.num_processes == 1 and should_stop():
                 self._optimizer.zero_grad()
                 return None
-            loss += self._backward(batch, trained, number == len(work))
-        return self._apply(float(self._all(loss)), sum(len(row.ids) for row in rows), trained)
+            tally += self._backward(batch, trained, number == len(work))
+        return self._apply(self._all(tally).cpu(), sum(len(row.ids) for row in rows), trained)
 
     def _backward(self, batch: Batch, trained: int, is_last: bool) -> Tensor:
-        """Adds a micro-batch's gradients, and gives its part of the step's loss."""
+        """Adds a micro-batch's gradients, and gives its part of the step's tally: summed loss,
+        right predictions and number of trained tokens of each kind, (kinds, 3)."""
         waiting = nullcontext() if is_last else self.accelerator.no_sync(self._model)
         # Processes' gradients are averaged, so each counts as many times as there are.
         scale = self.accelerator.num_processes / trained
         with waiting, self.forward.attending(batch):
             found = self.forward(self._model, batch, scale)
             self.accelerator.backward(found.total)
-        return found.each.sum() / trained
+        kinds = batch.kinds[:, 1:][batch.labels[:, 1:] != IGNORE_INDEX].long().to(self.device)
+        right = found.right.float()
+        facts = torch.stack([found.each, right, torch.ones_like(right)], dim=1)
+        return torch.zeros(len(KINDS), 3, device=self.device).index_add_(0, kinds, facts)
 
-    def _apply(self, loss: float, tokens: int, trained: int) -> Learnt:
+    def _apply(self, tally: Tensor, tokens: int, trained: int) -> Learnt:
+        loss, accuracy, _ = (tally.sum(0) / trained).tolist()
         rate = float(self._scheduler.get_last_lr()[0])
         limit = self.config.max_grad_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(self._model.parameters(), limit))
@@ -170,7 +183,12 @@ class Learner:
         self._scheduler.step()
         self._optimizer.zero_grad()
         self.done += 1
-        return Learnt(loss, rate, norm, tokens, trained)
+        kinds = tuple(
+            KindLoss(kind=kind, loss=total / count, tokens=int(count))
+            for kind, (total, _, count) in zip(KINDS, tally.tolist(), strict=True)
+            if count
+        )
+        return Learnt(loss, rate, norm, tokens, trained, accuracy, kinds)
 
     # -- measuring ----------------------------------------------------------------------------
 

@@ -58,6 +58,13 @@ def summed(logits: Tensor, ids: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), ids, reduction="sum")
 
 
+def graded(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``logits`` (N, V) against ``ids`` (N,): the loss of each target, float32, and whether
+    the model holds it for the likeliest token, boolean; both (N,)."""
+    losses = F.cross_entropy(logits.float(), ids, reduction="none")
+    return losses, logits.detach().argmax(-1) == ids
+
+
 def token_mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean loss of the trained tokens of ``logits`` (B, T, V), a scalar. Raises
     NothingTrainedError where there is none, since a mean over nothing would read 0 or NaN."""

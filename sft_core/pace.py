@@ -8,7 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -83,21 +83,31 @@ class Clock:
         return self._now() - self._began
 
 
+class Done(NamedTuple):
+    """What was done: tokens that the model read (padding is none), tokens that it was trained on,
+    and the floating point operations that this needs; as a sum, or a second."""
+
+    tokens: float = 0.0
+    trained: float = 0.0
+    operations: float = 0.0
+
+
 class Meter:
-    """Tokens per second of training steps since the last reading."""
+    """What training steps did a second since the last reading."""
 
     def __init__(self) -> None:
-        self._tokens = 0
+        self._done = Done()
         self._seconds = 0.0
 
-    def add(self, tokens: int, seconds: float) -> None:
-        self._tokens += tokens
+    def add(self, done: Done, seconds: float) -> None:
+        self._done = Done(*map(sum, zip(self._done, done, strict=True)))
         self._seconds += seconds
 
-    def read(self) -> float:
-        rate = self._tokens / self._seconds if self._seconds else 0.0
-        self._tokens, self._seconds = 0, 0.0
-        return rate
+    def read(self) -> Done:
+        """A second; all 0 where nothing was done since."""
+        rates = Done(*(part / self._seconds for part in self._done)) if self._seconds else Done()
+        self._done, self._seconds = Done(), 0.0
+        return rates
 
 
 def still_due(every: int, step: int, total: int) -> int:

@@ -46,6 +46,11 @@ class Window:
     ids: Ids
     labels: Ids
 
+    @property
+    def kinds(self) -> Ids:
+        """Raw text is of one kind."""
+        return (0,) * len(self.ids)
+
 
 @dataclass(frozen=True, slots=True)
 class _Document:

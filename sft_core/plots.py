@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sft_core.audit import Audit, Bar
-from sft_core.events import EvalLogged, ScoreLogged, StepLogged
+from sft_core.events import ScoreLogged
 from sft_core.record import RunRecord
 
 if TYPE_CHECKING:
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 MOST_POINTS: Final = 1000
 """A curve never has more points; beyond that, each stands for the mean of several steps."""
-SMOOTH_FROM: Final = 40
-"""Points from which on a smoothed curve says more than the raw one."""
 COLOURS: Final[Mapping[str, str]] = {
     "train": "#0f766e",
     "eval": "#b26b00",
+    "answer": "#0f766e",
+    "template": "#b26b00",
+    "prompt": "#6a7580",
     "rate": "#6a7580",
     "seen": "#0f766e",
     "unseen": "#b26b00",
@@ -50,54 +51,6 @@ def thin(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> tupl
     return means, width
 
 
-def smooth(values: Sequence[float], share: float = 0.1) -> list[float]:
-    """The exponential moving average with weight ``share`` on the newest value, corrected for
-    its start as Adam corrects its moments (Kingma and Ba, 2015).
-
-    >>> smooth([2.0, 2.0])
-    [2.0, 2.0]
-    """
-    out: list[float] = []
-    average = 0.0
-    for count, value in enumerate(values, start=1):
-        average += share * (value - average)
-        out.append(average / (1 - (1 - share) ** count))
-    return out
-
-
-def loss_curve(record: RunRecord) -> go.Figure:
-    """Loss by step in nats per trained token, of training and of evaluation, and below it the
-    learning rate. There are curves from the first logged step on."""
-    steps = record.of(StepLogged)
-    train, width = thin([(event.step, event.loss) for event in steps])
-    name = "train loss" if width == 1 else f"train loss (mean of {width} steps)"
-    smoothed = len(train) >= SMOOTH_FROM
-    traces = [_line(name, "train", train, opacity=0.35 if smoothed else 1.0)]
-    if smoothed:
-        average = smooth([y for _, y in train])
-        line = list(zip((x for x, _ in train), average, strict=True))
-        traces.append(_line("train loss, smoothed", "train", line))
-    if evals := record.of(EvalLogged):
-        traces.append(_line("eval loss", "eval", [(e.step, e.loss) for e in evals], dots=True))
-    rates, _ = thin([(event.step, event.learning_rate) for event in steps])
-    rate = _line("learning rate", "rate", rates, hover="%{y:.2e}")
-    traces.append({**rate, "yaxis": "y2", "showlegend": False})
-    layout: dict[str, dict[str, Any]] = {
-        "xaxis": {"title": {"text": "step"}, "anchor": "y2", "rangemode": "tozero"},
-        "yaxis": {"title": {"text": "loss"}, "domain": [0.34, 1], "rangemode": "tozero"},
-        "yaxis2": {
-            "title": {"text": "learning rate"},
-            "domain": [0, 0.22],
-            "rangemode": "tozero",
-            "exponentformat": "e",
-            "nticks": 3,
-        },
-    }
-    if record.total_steps:
-        layout["xaxis"]["range"] = [0, record.total_steps * 1.01]
-    return _figure(traces, layout)
-
-
 def score_curve(record: RunRecord) -> go.Figure:
     """Exact match on held-out rows by step, in percent: facts that stood in training, facts that
     did not, and all rows."""
@@ -116,14 +69,10 @@ def score_curve(record: RunRecord) -> go.Figure:
             continue  # all rows are of one kind, and one line says it
         points = [(step, 100 * tally.share) for step, tally in tallies if tally and tally.count]
         if points:
-            traces.append(_line(name, role, points, dots=True, hover="%{y:.0f} %"))
-    layout: dict[str, dict[str, Any]] = {
-        "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": "exact match, %"}, "range": [-3, 103]},
-    }
-    if record.total_steps:
-        layout["xaxis"]["range"] = [0, record.total_steps * 1.02]
-    return _figure(traces, layout)
+            traces.append(line(name, role, points, dots=True, hover="%{y:.0f} %"))
+    layout = by_step(record, "exact match, %")
+    layout["yaxis"] |= {"range": [-3, 103]}
+    return figure(traces, layout)
 
 
 def lengths(audit: Audit) -> go.Figure:
@@ -138,7 +87,7 @@ def lengths(audit: Audit) -> go.Figure:
         traces.append(_bars("cut off", "over", audit.lengths, over, hover))
     if limit is not None and audit.lengths and limit <= audit.lengths[-1].stop:
         traces.append(_limit(limit, max(bar.rows for bar in audit.lengths)))
-    return _figure(traces, _axes("tokens per row", "rows", stacked=True, legend=len(traces) > 1))
+    return figure(traces, _axes("tokens per row", "rows", stacked=True, legend=len(traces) > 1))
 
 
 def shares(audit: Audit) -> go.Figure:
@@ -148,7 +97,7 @@ def shares(audit: Audit) -> go.Figure:
     traces = [_bars("rows", "rows", bars, heights, "%{customdata} % trained: %{y:,} rows")]
     layout = _axes("trained share of a row, %", "rows")
     layout["xaxis"] |= {"range": [0, 100], "dtick": 20}
-    return _figure(traces, layout)
+    return figure(traces, layout)
 
 
 def limits(audit: Audit) -> go.Figure:
@@ -164,16 +113,27 @@ def limits(audit: Audit) -> go.Figure:
         heights = [100 * getattr(it, field) / most if most else 0.0 for it in audit.limits]
         points = list(zip((float(it.tokens) for it in audit.limits), heights, strict=True))
         points[:0] = [(0.0, 0.0)] if top else []
-        line = _line(name, role, points)
-        line["line"] |= {"dash": "dot"} if field == "rows" else {}
+        drawn = line(name, role, points)
+        drawn["line"] |= {"dash": "dot"} if field == "rows" else {}
         traces.append(
-            {**line, "hovertemplate": f"limit %{{x:,}}: %{{y:.1f}} % {name}<extra></extra>"}
+            {**drawn, "hovertemplate": f"limit %{{x:,}}: %{{y:.1f}} % {name}<extra></extra>"}
         )
     if top and audit.max_length is not None and audit.max_length <= top.tokens:
         traces.append(_limit(audit.max_length, 100))
     layout = _axes("length limit, tokens", "%", legend=True)
     layout["yaxis"] |= {"range": [0, 103]}
-    return _figure(traces, layout)
+    return figure(traces, layout)
+
+
+def by_step(record: RunRecord, what: str) -> dict[str, dict[str, Any]]:
+    """Axes of a curve over a run's steps, as wide as the run will be."""
+    layout: dict[str, dict[str, Any]] = {
+        "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": what}, "rangemode": "tozero", "nticks": 6},
+    }
+    if record.total_steps:
+        layout["xaxis"]["range"] = [0, record.total_steps * 1.02]
+    return layout
 
 
 def _bars(
@@ -204,9 +164,9 @@ def _range(bar: Bar) -> str:
 
 
 def _limit(tokens: int, height: float) -> dict[str, Any]:
-    line = _line(f"limit, {tokens:,}", "limit", [(tokens, 0), (tokens, height)])
-    line["line"] |= {"dash": "dash"}
-    return {**line, "hovertemplate": f"length limit {tokens:,}<extra></extra>"}
+    drawn = line(f"limit, {tokens:,}", "limit", [(tokens, 0), (tokens, height)])
+    drawn["line"] |= {"dash": "dash"}
+    return {**drawn, "hovertemplate": f"length limit {tokens:,}<extra></extra>"}
 
 
 def _axes(x: str, y: str, *, stacked: bool = False, legend: bool = False) -> dict[str, Any]:
@@ -219,7 +179,7 @@ def _axes(x: str, y: str, *, stacked: bool = False, legend: bool = False) -> dic
     }
 
 
-def _line(
+def line(
     name: str,
     role: str,
     points: Sequence[tuple[float, float]],
@@ -245,7 +205,7 @@ def _line(
     }
 
 
-def _figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> go.Figure:
+def figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> go.Figure:
     import plotly.graph_objects as go
 
     common = {

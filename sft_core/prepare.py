@@ -64,12 +64,13 @@ class Row:
     id: str
     ids: array[int]
     labels: array[int]
+    kinds: array[int]
     trained: int
     dropped: int
 
     @classmethod
     def of(cls, id: str, encoded: Encoded) -> Row:
-        return cls(id, *encoded.arrays(), encoded.trained, encoded.beyond[0])
+        return cls(id, *encoded.arrays(), encoded.kinds, encoded.trained, encoded.beyond[0])
 
 
 @dataclass(frozen=True, slots=True)

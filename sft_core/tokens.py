@@ -23,6 +23,18 @@ NO_MESSAGE: Final = -1
 Range = tuple[int, int]
 
 
+class Kind(StrEnum):
+    """What a trained token is, for figures that tell tokens apart. Numbered by ``KINDS``."""
+
+    ANSWER = "answer"  # what the assistant says
+    TEMPLATE = "template"  # what the template prints behind an answer: the end of turn
+    PROMPT = "prompt"  # all around the answers, trained by the policy "all": texts and markup
+
+
+KINDS: Final = tuple(Kind)
+"""A kind's number is its place here: answer 0, template 1, prompt 2."""
+
+
 class Reason(StrEnum):
     """Why a token is trained, or why it is not. Labels follow from this and nothing else."""
 
@@ -43,6 +55,11 @@ class Reason(StrEnum):
         return self in _TRAINED
 
     @property
+    def kind(self) -> Kind:
+        """Of a trained token; of others it means nothing."""
+        return _KINDS.get(self, Kind.ANSWER)
+
+    @property
     def sentence(self) -> str:
         """The reason in words, for a person who looks at one token."""
         return _SENTENCES[self]
@@ -50,6 +67,10 @@ class Reason(StrEnum):
 
 # A tuple: what is in it is found by identity, without the hash that Enum computes in Python.
 _TRAINED: Final = (Reason.ANSWER, Reason.END_OF_TURN, Reason.WHOLE_TEXT)
+_KINDS: Final[Mapping[Reason, Kind]] = {
+    Reason.END_OF_TURN: Kind.TEMPLATE,
+    Reason.WHOLE_TEXT: Kind.PROMPT,
+}
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.ANSWER: "Trained: it is part of an answer that the model should learn to give.",
     Reason.END_OF_TURN: "Trained: it ends the answer, so this is how the model learns to stop.",
@@ -224,6 +245,15 @@ class Encoded:
             labels += ids[at : at + length] if reason.trained else _IGNORED * length
             at += length
         return ids, labels
+
+    @property
+    def kinds(self) -> array[int]:
+        """The number of each kept token's kind (its place in ``KINDS``), one byte a token. It
+        counts where a token is trained, and is 0 elsewhere."""
+        kinds = array("B")
+        for length, reason, _ in self._kept_runs():
+            kinds += array("B", (KINDS.index(reason.kind) if reason.trained else 0,)) * length
+        return kinds
 
     @cached_property
     def trained(self) -> int:

@@ -39,10 +39,22 @@ from sft_core.events import (
 from sft_core.generate import Voice, answer_batch, prompt_ids
 from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, save, threads_for
-from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
+from sft_core.pace import (
+    Brake,
+    Clock,
+    Done,
+    Meter,
+    device_name,
+    forget_peak,
+    memory_mb,
+    never,
+    still_due,
+)
+from sft_core.peak import Utilisation
 from sft_core.prepare import Prepared, keep, prepare
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
+from sft_core.smoothing import Smoothed
 from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
 from sft_core.weights import read_model
 
@@ -104,7 +116,13 @@ class _Run:
         self.stops = stop_sequences(
             prepared.template, opened.tokenizer, config.generate.stop_tokens
         )
-        self.clock, self.meter = Clock(), Meter()
+        self.clock, self.meter, self.smoothed = Clock(), Meter(), Smoothed()
+        self.utilisation = Utilisation(
+            learner.bare,
+            learner.device,
+            learner.precision,
+            learner.accelerator.num_processes,
+        )
         self.rhythm = Rhythm()
         self.step = 0
         self.lowest = math.inf  # eval loss after any step of training
@@ -142,9 +160,10 @@ class _Run:
         if learnt is None:
             raise _Halted
         self.step += 1
-        self.meter.add(learnt.tokens, self.clock.last("step"))
+        self.meter.add(self._done(learnt, micro_batches), self.clock.last("step"))
+        smoothed = self.smoothed.add(learnt.loss)
         if self.step % self.config.train.log_every == 0 or self.step == self.learner.total:
-            yield self._logged(learnt)
+            yield self._logged(learnt, smoothed)
         if self.rhythm.due():
             yield from self._save_last()
         if self.step < self.learner.total:
@@ -230,7 +249,15 @@ class _Run:
                 "stop. Turn policy.end_of_turn on.",
             )
 
-    def _logged(self, learnt: Learnt) -> StepLogged:
+    def _done(self, learnt: Learnt, micro_batches: Plan) -> Done:
+        """What a step did in all processes together."""
+        rows = self.prepared.train
+        lengths = (len(rows[at].ids) for positions in micro_batches for at in positions)
+        needed = self.utilisation.needed(lengths, learnt.trained)
+        return Done(learnt.tokens, learnt.trained, needed)
+
+    def _logged(self, learnt: Learnt, smoothed: float) -> StepLogged:
+        rates = self.meter.read()
         return StepLogged(
             step=self.step,
             epoch=self.step / self.learner.steps_per_epoch,
@@ -239,9 +266,14 @@ class _Run:
             grad_norm=learnt.grad_norm,
             tokens=learnt.tokens,
             trained_tokens=learnt.trained,
-            tokens_per_second=self.meter.read(),
+            tokens_per_second=rates.tokens,
             seconds_left=self._seconds_left(),
             memory_mb=memory_mb(self.learner.device),
+            smoothed_loss=smoothed,
+            accuracy=learnt.accuracy,
+            kinds=learnt.kinds,
+            trained_tokens_per_second=rates.trained,
+            peak_share=self.utilisation.share(rates.operations),
         )
 
     def _seconds_left(self) -> float:

@@ -13,8 +13,10 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sft_core.tokens import IGNORE_INDEX as IGNORE_INDEX
+from sft_core.tokens import KINDS as KINDS
 from sft_core.tokens import NO_MESSAGE as NO_MESSAGE
 from sft_core.tokens import Encoded as Encoded
+from sft_core.tokens import Kind as Kind
 from sft_core.tokens import Reason as Reason
 from sft_core.tokens import Run as Run
 from sft_core.tokens import Token as Token

@@ -31,6 +31,12 @@ class Row:
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
+    kinds_given: tuple[int, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """All of an answer, where none were given."""
+        return self.kinds_given or (0,) * len(self.ids)
 
 
 def rows_of(*shapes: tuple[int, int]) -> list[Row]:

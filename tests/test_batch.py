@@ -32,6 +32,16 @@ def test_every_tensor_is_of_64_bit_integers() -> None:
     assert {tensor.dtype for tensor in (*tensors, batch.segment_ids)} == {torch.int64}
 
 
+def test_each_token_keeps_its_kind() -> None:
+    rows = [
+        Row((5, 6, 7), (-100, 6, 7), (0, 2, 1)),
+        Row((8, 9), (-100, 9), (0, 1)),
+    ]
+    kinds = collate(rows, pad_id=3, length=4).kinds
+    assert kinds.tolist() == [[0, 2, 1, 0], [0, 1, 0, 0]]
+    assert kinds.dtype == torch.uint8
+
+
 def test_an_end_of_text_that_is_also_the_padding_stays_seen_and_trained() -> None:
     end = 9
     batch = collate([Row((4, 5, end), (-100, 5, end)), Row((4, 5, 6, end), (-100, 5, 6, end))], end)
@@ -57,7 +67,9 @@ def test_encoded_examples_are_rows() -> None:
         reasons=(Reason.FIRST_TOKEN, Reason.PROMPT, Reason.ANSWER),
         owners=(0, 0, 1),
     )
-    assert collate([encoded], pad_id=0).labels.tolist() == [[-100, -100, 9]]
+    batch = collate([encoded], pad_id=0)
+    assert batch.labels.tolist() == [[-100, -100, 9]]
+    assert batch.kinds.tolist() == [[0, 0, 0]]
 
 
 def test_moving_a_batch_moves_all_of_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -164,6 +165,17 @@ def test_the_bar_counts_steps_and_says_phases() -> None:
     assert "4/4" in text
     assert "loss 1.250" in text
     assert "1,234 tokens/s" in text
+    assert "peak" not in text
+
+
+def test_the_bar_tells_what_newer_logs_hold() -> None:
+    stream = io.StringIO()
+    bar = Progress(stream)
+    full = replace(step(4, 1.25), smoothed_loss=1.5, accuracy=0.81, peak_share=0.37)
+    for event in (STARTED, full):
+        bar.show(event)
+    bar.close()
+    assert "loss 1.500, 81% right, 1,234 tokens/s, 37% of peak" in stream.getvalue()
 
 
 def test_the_first_ctrl_c_asks_and_the_second_breaks_off() -> None:

@@ -140,6 +140,20 @@ def test_capstone_layout_with_an_end() -> None:
     assert end_of_turn(preset("inst-resp"), tokenizer) == (259,)
 
 
+def test_the_kinds_of_the_capstones_tokens() -> None:
+    tokenizer = load_tokenizer("bytes")
+    rendered = render("inst-resp", conversation("Hi", "Yes", "O", "No"), tokenizer)
+
+    def kinds(policy: MaskPolicy) -> str:
+        encoded = encode(rendered, tokenizer, policy)
+        pairs = zip(encoded.kinds, encoded.labels, strict=True)
+        return "".join("-" if label == IGNORE_INDEX else "at?"[kind] for kind, label in pairs)
+
+    assert kinds(ASSISTANT) == "----aaat--" + "-aat"
+    assert kinds(NO_END) == "----aaa---" + "-aa-"
+    assert kinds(EVERYTHING) == "-???aaat??" + "?aat"
+
+
 def test_alpaca_on_distilgpt2_tokenises_prompt_and_answer_apart() -> None:
     tokenizer = byte_level()
     prompt, answer = "The capital of Italy", "is Rome."

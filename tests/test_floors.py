@@ -13,7 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tokens", "types", "recipe", "config", "lessons", "settings", "scores", "events", "record"),
+    (
+        "tokens",
+        "types",
+        "recipe",
+        "config",
+        "lessons",
+        "settings",
+        "scores",
+        "smoothing",
+        "events",
+        "record",
+    ),
     (
         "ahead",
         "embedded",
@@ -33,6 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "doctor",
         "audit",
         "plots",
+        "curves",
     ),
     (
         "heap",
@@ -47,6 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "pace",
+        "peak",
         "schedule",
         "checkpoint",
         "sampling",

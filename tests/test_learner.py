@@ -86,6 +86,35 @@ def test_micro_batches_of_unequal_length_give_the_whole_batchs_gradients(plan: P
     assert learnt.grad_norm == pytest.approx(norm, rel=1e-4)
 
 
+@pytest.mark.parametrize("plan", [((0, 1, 2, 3),), ((3, 0), (2, 1))])
+def test_loss_by_kind_and_accuracy_are_those_of_single_tokens(plan: Plan) -> None:
+    rows = [
+        replace(row, kinds_given=(0,) * (len(row.ids) - 1) + (1,)) for row in ROWS
+    ]  # the last token of each is the template's
+    model = tiny_model()
+    losses: dict[int, list[float]] = {0: [], 1: []}
+    right = 0
+    for row in rows:
+        logits = model(torch.tensor([row.ids])).logits[0]
+        for at in range(1, len(row.ids)):
+            if row.labels[at] >= 0:
+                odds = logits[at - 1].log_softmax(-1)
+                losses[row.kinds[at]].append(-odds[row.ids[at]].item())
+                right += int(odds.argmax()) == row.ids[at]
+    learnt = learner(rows).optimise(plan)
+    assert learnt is not None
+    assert [(part.kind, part.tokens) for part in learnt.kinds] == [("answer", 22), ("template", 4)]
+    for part, values in zip(learnt.kinds, losses.values(), strict=True):
+        assert part.loss == pytest.approx(sum(values) / len(values), abs=1e-4)
+    assert learnt.accuracy == pytest.approx(right / 26)
+
+
+def test_a_kind_that_a_step_has_no_token_of_is_not_told() -> None:
+    learnt = learner().optimise(((0, 1),))
+    assert learnt is not None
+    assert [part.kind for part in learnt.kinds] == ["answer"]
+
+
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     plan = ((0, 1, 2, 3),)
     plain, saving = (

@@ -7,7 +7,7 @@ import mmap
 import pytest
 import torch
 
-from sft_core.pace import Brake, Clock, Meter, device_name, memory_mb, never, still_due
+from sft_core.pace import Brake, Clock, Done, Meter, device_name, memory_mb, never, still_due
 
 
 class Watch:
@@ -62,12 +62,12 @@ def test_old_steps_are_forgotten() -> None:
 
 def test_a_meter_reads_the_rate_since_it_was_read() -> None:
     meter = Meter()
-    assert meter.read() == 0
-    meter.add(100, 2)
-    meter.add(50, 1)
-    assert meter.read() == 50
-    meter.add(10, 1)
-    assert meter.read() == 10
+    assert meter.read() == Done(0, 0, 0)
+    meter.add(Done(100, 40, 9e6), 2)
+    meter.add(Done(50, 20, 3e6), 1)
+    assert meter.read() == Done(50, 20, 4e6)
+    meter.add(Done(10, 4, 1e6), 1)
+    assert meter.read() == Done(10, 4, 1e6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sft_core import plots
 from sft_core.audit import Audit, audit
 from sft_core.config import LabConfig, MaskPolicy
-from sft_core.events import EvalLogged, RunStarted, Score, ScoreLogged, StepLogged, Tally
+from sft_core.events import RunStarted, Score, ScoreLogged, StepLogged, Tally
 from sft_core.record import RunRecord
 from sft_core.templates import PRESETS
 from sft_core.tokenizer import load_tokenizer
@@ -70,31 +70,6 @@ def by_name(figure: object) -> dict[str, dict[str, object]]:
     return {trace["name"]: trace for trace in figure.to_plotly_json()["data"]}  # type: ignore[attr-defined]
 
 
-def test_the_first_step_is_a_point_that_can_be_seen() -> None:
-    trace = by_name(plots.loss_curve(record(1)))["train loss"]
-    assert (list(trace["x"]), list(trace["y"])) == ([1], [4.0])  # type: ignore[call-overload]
-    assert "markers" in str(trace["mode"])
-
-
-def test_train_and_eval_loss_are_those_of_the_record() -> None:
-    evals = [EvalLogged(step=s, loss=s / 10, trained_tokens=9, best=True) for s in (5, 10)]
-    traces = by_name(plots.loss_curve(record(12, *evals)))
-    assert list(traces["train loss"]["y"]) == [4 / n for n in range(1, 13)]  # type: ignore[call-overload]
-    assert list(traces["eval loss"]["x"]) == [5, 10]  # type: ignore[call-overload]
-    assert list(traces["eval loss"]["y"]) == [0.5, 1.0]  # type: ignore[call-overload]
-    assert list(traces["learning rate"]["y"]) == [1e-3 / n for n in range(1, 13)]  # type: ignore[call-overload]
-
-
-def test_a_long_run_is_thinned_and_says_so() -> None:
-    traces = by_name(plots.loss_curve(record(2 * plots.MOST_POINTS)))
-    assert len(traces["train loss (mean of 2 steps)"]["x"]) == plots.MOST_POINTS  # type: ignore[arg-type]
-
-
-def test_nothing_yet_is_an_empty_figure_and_no_error() -> None:
-    data = plots.loss_curve(RunRecord(LabConfig())).to_plotly_json()["data"]
-    assert all(len(trace["x"]) == 0 for trace in data)
-
-
 def test_exact_match_is_told_apart_by_whether_the_fact_was_seen() -> None:
     score = Score(
         overall=Tally("all", 40, 26, 40),
@@ -127,15 +102,8 @@ def test_thinning_keeps_the_bounds_and_the_count(losses: list[float], most: int)
     assert max(y for _, y in means) <= max(losses) + 1e-9
 
 
-@given(st.lists(st.floats(0.1, 50), min_size=1, max_size=100))
-def test_smoothing_starts_at_the_first_value_and_stays_within(losses: list[float]) -> None:
-    smoothed = plots.smooth(losses)
-    assert smoothed[0] == pytest.approx(losses[0])
-    assert all(min(losses) - 1e-9 <= value <= max(losses) + 1e-9 for value in smoothed)
-
-
 def test_importing_plots_does_not_import_plotly() -> None:
-    code = "import sys, sft_core.plots; sys.exit('plotly' in sys.modules)"
+    code = "import sys, sft_core.curves; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 

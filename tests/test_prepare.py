@@ -65,6 +65,7 @@ def test_rows_are_split_and_encoded_as_everywhere(tmp_path: Path) -> None:
         encoded = encode(rendered, result.tokenizer, MaskPolicy())
         assert tuple(row.ids) == encoded.ids
         assert tuple(row.labels) == encoded.labels
+        assert row.kinds == encoded.kinds
         assert row.trained == encoded.trained
     assert result.facts == {examples[row.id].fact for row in result.train}
 

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from sft_core.tokens import IGNORE_INDEX, Encoded, Reason, Run, Token
+from sft_core.tokens import IGNORE_INDEX, KINDS, Encoded, Kind, Reason, Run, Token
 
 PROMPT, ANSWER, END = Reason.PROMPT, Reason.ANSWER, Reason.END_OF_TURN
 IDS = [11, 12, 13, 14, 15, 16]
@@ -37,13 +37,37 @@ def test_runs_and_columns_say_the_same(length: int | None) -> None:
     assert repr(runs) == repr(columns)
     kept = len(columns)
     assert len(runs) == kept == len(runs.ids)
-    for name in ("ids", "offsets", "reasons", "owners", "dropped", "forged", "labels", "tokens"):
+    for name in (
+        "ids",
+        "offsets",
+        "reasons",
+        "owners",
+        "dropped",
+        "forged",
+        "labels",
+        "kinds",
+        "tokens",
+    ):
         assert getattr(runs, name) == getattr(columns, name), name
     expected = [id if at >= 2 else IGNORE_INDEX for at, id in enumerate(IDS)][:kept]
     assert runs.labels == tuple(expected)
     assert runs.arrays() == (array("i", IDS[:kept]), array("i", expected))
     assert runs.trained == columns.trained == sum(token.reason.trained for token in runs.tokens)
     assert runs.beyond == (len(runs.dropped), sum(it.reason.trained for it in runs.dropped))
+
+
+@pytest.mark.parametrize("length", [None, 5, 4, 0])
+def test_a_trained_token_is_of_a_kind(length: int | None) -> None:
+    everything = [Run(1, Reason.FIRST_TOKEN, 0), Run(1, Reason.WHOLE_TEXT, 0), *RUNS[1:]]
+    encoded = Encoded.of_runs(IDS, everything, lambda: PLACES, length)
+    assert encoded.kinds == array("B", [0, 2, 0, 0, 0, 1][:length])
+    assert encoded.kinds.itemsize == 1
+    assert [KINDS[number] for number in (0, 1, 2)] == [Kind.ANSWER, Kind.TEMPLATE, Kind.PROMPT]
+
+
+def test_every_trained_reason_has_a_kind_of_its_own() -> None:
+    kinds = [reason.kind for reason in Reason if reason.trained]
+    assert sorted(kinds) == sorted(KINDS)
 
 
 def test_it_differs_where_a_column_differs() -> None:

@@ -40,6 +40,7 @@ from sft_core.pace import never
 from sft_core.prepare import Row
 from sft_core.record import RunRecord, RunStatus
 from sft_core.settings import Host
+from sft_core.smoothing import Smoothed
 from sft_core.train import train
 from sft_core.types import (
     Example,
@@ -158,6 +159,24 @@ def test_every_step_is_logged_with_its_figures(
     assert steps[0].learning_rate == 0.003
     assert steps[-1].learning_rate < steps[-2].learning_rate
     assert steps[-1].seconds_left < steps[1].seconds_left + 5
+
+
+def test_what_is_streamed_fits_together(whole: tuple[LabConfig, Path, RunRecord]) -> None:
+    steps = whole[2].of(StepLogged)
+    smoothed = Smoothed()
+    assert [event.smoothed_loss for event in steps] == [smoothed.add(e.loss) for e in steps]
+    for event in steps:
+        assert {part.kind for part in event.kinds} == {"answer", "template"}
+        assert sum(part.tokens for part in event.kinds) == event.trained_tokens
+        total = sum(part.loss * part.tokens for part in event.kinds)
+        assert total / event.trained_tokens == pytest.approx(event.loss, rel=1e-5)
+        assert event.accuracy is not None
+        assert 0 <= event.accuracy * event.trained_tokens <= event.trained_tokens
+        ratio = event.trained_tokens_per_second / event.tokens_per_second
+        assert ratio == pytest.approx(event.trained_tokens / event.tokens)
+        assert event.peak_share is not None
+        assert event.peak_share > 0
+    assert steps[-1].accuracy > steps[0].accuracy  # type: ignore[operator]
 
 
 def test_what_is_due_happens_and_all_of_it_before_and_after(
@@ -520,11 +539,11 @@ def test_the_hosts_minutes_bound_a_run_that_names_none(
 
 
 def test_rows_in_memory_are_small() -> None:
-    """Some bytes a token, so that 100,000 rows of 256 tokens take some 200 MB and not 10 GB."""
+    """Some bytes a token, so that 100,000 rows of 256 tokens take some 250 MB and not 10 GB."""
     from array import array
 
-    row = Row("r", array("i", range(256)), array("i", range(256)), 256, 0)
-    assert sys.getsizeof(row.ids) + sys.getsizeof(row.labels) < 256 * 10
+    row = Row("r", array("i", range(256)), array("i", range(256)), array("B", bytes(256)), 256, 0)
+    assert sum(map(sys.getsizeof, (row.ids, row.labels, row.kinds))) < 256 * 12
 
 
 def test_the_lesson_of_six_tasks_may_run_anywhere() -> None:

@@ -1,4 +1,4 @@
-"""Curves that change in place: values for the view "plot", and the library that draws them.
+"""Curves that change in place: values for the views "plot" and "curves", and their library.
 
 The browser gets plotly.min.js from the plotly package on this machine, once, when the first plot
 needs it; then each value goes through ``Plotly.react``, which changes the plot that is there.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import gradio as gr
 
-from sft_core import plots
+from sft_core import curves, plots
 from sft_core.events import ScoreLogged, StepLogged
 from sft_core.record import RunRecord
 from sft_core.ui.view import view
@@ -37,14 +38,66 @@ def head() -> str:
     return f"<script>SFT.PLOTLY = {json.dumps(address)};</script>"
 
 
+class _Below(NamedTuple):
+    """A curve that can be chosen below the loss."""
+
+    title: str
+    draw: Callable[[RunRecord], Any]
+    label: str
+    how: str
+
+
+_BELOW: Final = (
+    _Below(
+        "Answer and template",
+        curves.kinds_curve,
+        "Loss by kind of trained token and step.",
+        "Nats per token of each kind: of each step, faint, and the running mean. Answer tokens are "
+        "what the assistant says. Template tokens are what the template prints to end it. Prompt "
+        "tokens are all others, where the policy trains them.",
+    ),
+    _Below(
+        "Token accuracy",
+        curves.accuracy_curve,
+        "Share of trained tokens that were predicted, by step.",
+        "How many trained tokens of a step the model held for the likeliest, before it learnt from "
+        "them, given the true tokens in front of each.",
+    ),
+    _Below(
+        "Learning rate",
+        curves.rate_curve,
+        "Learning rate by step.",
+        "What the schedule makes of the learning rate at this step, warm-up included.",
+    ),
+    _Below(
+        "Gradient norm",
+        curves.norm_curve,
+        "Norm of the gradient by step.",
+        "The length of the gradient of all trained weights together, before it is clipped.",
+    ),
+)
+
+
 def losses_value(record: RunRecord | None) -> dict[str, Any]:
-    if record is None or record.last(StepLogged) is None:
-        return {"figure": None, "empty": "The loss curves start with the first step."}
-    last = record.last(StepLogged)
-    assert last is not None
+    """The loss, and below it those of the other curves that the run's log holds, of which the page
+    draws one at a time."""
+    last = record.last(StepLogged) if record else None
+    if record is None or last is None:
+        return {"figure": None, "empty": "The loss curves start with the first step.", "below": []}
+    below = [(it, it.draw(record)) for it in _BELOW]
     return {
-        "figure": plots.loss_curve(record).to_plotly_json(),
+        "figure": curves.loss_curve(record).to_plotly_json(),
         "label": f"Loss by step. At step {last.step} the train loss is {last.loss:.3f}.",
+        "below": [
+            {
+                "title": it.title,
+                "label": it.label,
+                "how": it.how,
+                "figure": figure.to_plotly_json(),
+            }
+            for it, figure in below
+            if figure is not None
+        ],
     }
 
 
@@ -59,4 +112,4 @@ def scores_curve_value(record: RunRecord | None) -> dict[str, Any]:
 
 
 def build(name: str) -> gr.HTML:
-    return view("plot", losses_value(None), elem_id=name)
+    return view("curves", losses_value(None), elem_id=name)

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig
 from sft_core.events import (
-    EvalLogged,
     Graded,
     PhaseEntered,
     RunFailed,
@@ -29,6 +28,7 @@ from sft_core.events import (
 from sft_core.record import RunRecord, RunStatus
 from sft_core.types import Example
 from sft_core.ui.header import template_title
+from sft_core.ui.run_facts import facts
 from sft_core.ui.words import ago, duration, waiting
 
 NO_RUN: Final = "No run yet. Start one: it goes on here even if you close the page."
@@ -57,7 +57,7 @@ def status_value(
         "learnt": status.over and record.last(StepLogged) is not None,
         "text": _sentence(record),
         "share": record.step / total if total else (1.0 if status.over else 0.0),
-        "facts": _facts(record),
+        "facts": facts(record),
         "notes": _notes(record),
     }
 
@@ -86,42 +86,6 @@ def _training(record: RunRecord) -> str:
     started = record.last(RunStarted)
     assert started is not None
     return f"Training on {started.train_rows:,} rows"
-
-
-def _facts(record: RunRecord) -> list[list[str]]:
-    """Name, figure, and how it was computed, for the line under the progress bar."""
-    step, started, last = (
-        record.last(StepLogged),
-        record.last(RunStarted),
-        record.last(EvalLogged),
-    )
-    facts: list[list[str]] = []
-    if step:
-        facts += [
-            ["step", f"{step.step:,} of {record.total_steps:,}", "Optimiser steps"],
-            ["epoch", f"{step.epoch:.1f}", "How often each row was seen"],
-            ["train loss", f"{step.loss:.3f}", "Nats per trained token of this step"],
-        ]
-    if last:
-        how = "Nats per trained token over all evaluation rows"
-        facts.append(["eval loss", f"{last.loss:.3f}", how])
-    if step:
-        rate = f"{step.tokens_per_second:,.0f} tokens/s"
-        facts.append(["rate", rate, "Tokens since the last logged step, by the time they took"])
-        if not record.status.over:
-            facts.append(["left", duration(step.seconds_left), "From the pace of the last steps"])
-    if started:
-        share = started.trained_tokens / started.tokens if started.tokens else 0
-        facts += [
-            ["on", f"{started.device}, {started.precision}", "Where the model computes, and how"],
-            ["parameters", f"{started.parameters:,}", "Of the model, added tokens included"],
-            [
-                "trained tokens",
-                f"{started.trained_tokens:,} an epoch ({share:.0%})",
-                f"Of {started.tokens:,} tokens in {started.train_rows:,} rows, padding left out",
-            ],
-        ]
-    return facts
 
 
 def _notes(record: RunRecord) -> list[dict[str, str]]:

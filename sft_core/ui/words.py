@@ -26,6 +26,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def megabytes(size: float) -> str:
+    """
+    >>> megabytes(612.4), megabytes(1536)
+    ('612 MB', '1.5 GB')
+    """
+    return f"{size:,.0f} MB" if size < 1024 else f"{size / 1024:,.1f} GB"
+
+
 def ago(seconds: float) -> str:
     """
     >>> ago(12), ago(150), ago(7300), ago(200_000)

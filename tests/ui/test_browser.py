@@ -122,13 +122,19 @@ def test_the_lesson_from_scratch_trains_and_draws_what_happens(lesson: Page) -> 
     expect(page.locator("#stop")).to_be_visible()
     expect(page.locator("#start")).to_be_hidden()
     page.wait_for_selector("#losses .js-plotly-plot .scatterlayer .trace", timeout=60_000)
-    plot = page.locator("#losses .js-plotly-plot").element_handle()
+    plot = page.locator("#losses .js-plotly-plot").first.element_handle()
     assert plot is not None
     wait_for_state(page, "Finished")
     expect(page.locator("#start")).to_be_visible()
     names = page.locator("#losses .legendtext").all_text_contents()
     assert "train loss" in names
+    assert {"smoothed", "answer tokens", "template tokens"} <= set(names)
     assert "eval loss" in names
+    below = page.locator("#losses .plot-below")
+    for title, curve in (("Token accuracy", "token accuracy"), ("Gradient norm", "gradient norm")):
+        below.get_by_role("button", name=title).click()
+        expect(below.get_by_role("button", name=title)).to_have_attribute("aria-pressed", "true")
+        expect(below.locator(".legendtext", has_text=curve)).to_be_visible()
     assert plot.evaluate("node => node.isConnected"), "the curves were made anew"
     expect(page.locator("#scores")).to_contain_text("12 of these 40 facts stood in no training row")
     expect(page.locator("#scores")).to_contain_text("Facts not in training")

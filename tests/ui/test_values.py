@@ -15,7 +15,9 @@ from sft_core.events import (
     Answered,
     EvalLogged,
     Graded,
+    KindLoss,
     PhaseEntered,
+    RunEvent,
     RunFailed,
     RunFinished,
     RunQueued,
@@ -37,6 +39,7 @@ from sft_core.ui import (
     data_panel,
     data_view,
     header,
+    run_facts,
     run_view,
     session,
     template_panel,
@@ -45,6 +48,7 @@ from sft_core.ui import (
 from sft_core.ui.adopt import adopted
 from sft_core.ui.compare import Asked
 from sft_core.ui.data_panel import Source
+from sft_core.ui.live_plot import losses_value
 from sft_core.ui.look import OUT_OF_REACH, look
 from sft_core.ui.session import OWN, preset_source
 from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
@@ -250,6 +254,69 @@ def test_a_run_is_told_from_queue_to_end() -> None:
     value = run_view.status_value("r", record)
     assert value["text"] == "Done: 40 steps in 1 min 15 s. Its best weights, of step 30, were kept."
     assert value["learnt"]
+
+
+def told(*events: RunEvent) -> dict[str, tuple[str, str]]:
+    """Figure and how it was computed, by name."""
+    record = RunRecord(FROM_SCRATCH, [started(40), *events])
+    return {name: (figure, how) for name, figure, how in run_facts.facts(record)}
+
+
+def test_a_run_tells_its_figures_and_how_each_was_computed() -> None:
+    facts = told(
+        replace(
+            step(3, 2.0),
+            smoothed_loss=2.5,
+            accuracy=0.456,
+            trained_tokens_per_second=412.0,
+            peak_share=0.372,
+            memory_mb=1536.0,
+        )
+    )
+    expected = {
+        "train loss": "2.000",
+        "smoothed": "2.500",
+        "token accuracy": "46%",
+        "processed": "1,000 tokens/s",
+        "trained": "412 tokens/s",
+        "of peak": "37%",
+        "memory": "1.5 GB",
+    }
+    assert {name: facts[name][0] for name in expected} == expected
+    assert all(len(how) > 10 for _, how in facts.values())
+    assert "this processor" in facts["of peak"][1]
+    assert facts["left"][0] == "1 s"
+
+
+def test_the_share_of_a_gpus_peak_is_told_as_one() -> None:
+    gpu = replace(started(40), device="NVIDIA L4")
+    facts = run_facts.facts(RunRecord(FROM_SCRATCH, [gpu, replace(step(1, 1.0), peak_share=0.5)]))
+    hows = {name: how for name, _, how in facts}
+    assert "maker of the GPU" in hows["of peak"]
+    assert "on the GPU" in hows["memory"]
+
+
+def test_a_log_of_an_older_version_tells_what_it_has() -> None:
+    facts = told(step(3, 2.0))
+    assert not {"smoothed", "token accuracy", "trained", "of peak"} & set(facts)
+    assert facts["processed"][0] == "1,000 tokens/s"
+    assert {"step", "train loss", "memory", "parameters"} <= set(facts)
+
+
+def test_the_curves_below_the_loss_are_those_that_the_log_holds() -> None:
+    def titles(*events: RunEvent) -> list[str]:
+        return [it["title"] for it in losses_value(RunRecord(FROM_SCRATCH, events))["below"]]
+
+    assert titles() == []
+    old = [step(number, 2.0) for number in (1, 2)]
+    assert titles(*old) == ["Learning rate", "Gradient norm"]
+    parts = tuple(KindLoss(kind=kind, loss=1.0, tokens=5) for kind in ("answer", "template"))
+    new = [replace(event, accuracy=0.5, kinds=parts) for event in old]
+    assert titles(*new)[:2] == ["Answer and template", "Token accuracy"]
+    value = losses_value(RunRecord(FROM_SCRATCH, new))
+    assert value["label"] == "Loss by step. At step 2 the train loss is 2.000."
+    assert all(it["how"] and it["label"] and it["figure"]["data"] for it in value["below"])
+    assert losses_value(None)["figure"] is None
 
 
 def test_a_failed_run_says_its_sentence() -> None:

@@ -14,9 +14,12 @@
     const text = h("p", { class: "run-text", role: "status" });
     const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": "0", "aria-valuemax": "100" }, h("div"));
     const facts = h("div", { class: "run-facts small" });
+    const how = h("dl", { class: "facts" });
+    const hows = h("details", { class: "run-hows small", hidden: true }, h("summary", {}, "How these are computed"), how);
     const notes = h("div");
-    fill(root, head, text, bar, facts, notes);
+    fill(root, head, text, bar, facts, hows, notes);
     let link = null;
+    let told = "";
 
     const linkButton = h("button", { type: "button", class: "plain" }, "Copy link to this run");
     linkButton.addEventListener("click", () => copy(link, linkButton));
@@ -24,6 +27,7 @@
     return (value) => {
       bar.hidden = !value.run;
       facts.hidden = !value.run;
+      hows.hidden = !value.run || !value.facts.length;
       if (!value.run) {
         fill(head, "");
         fill(text, value.text);
@@ -52,6 +56,11 @@
       bar.firstElementChild.style.width = `${100 * value.share}%`;
       bar.setAttribute("aria-valuenow", share);
       fill(facts, value.facts.map(([name, what, how]) => h("span", { title: how }, h("span", { class: "quiet" }, name), " ", what)));
+      const names = value.facts.map(([name, , why]) => [name, why]);
+      if (told !== JSON.stringify(names)) {
+        told = JSON.stringify(names);
+        fill(how, names.map(([name, why]) => [h("dt", {}, name), h("dd", {}, why)]));
+      }
       fill(notes, value.notes.map(({ level: grade, text: note }) => h("p", { class: `line line-${grade}` }, mark(grade), h("span", {}, note))));
     };
   };
