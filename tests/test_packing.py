@@ -147,6 +147,10 @@ def test_a_row_that_fits_into_no_window_is_refused() -> None:
         pack([3, 65], 64, seed=0)
 
 
+def test_a_window_of_any_size_is_no_work_of_its_own() -> None:
+    assert len(pack([5, 9, 2], 10**15, seed=0).windows) == 1
+
+
 def test_nothing_packs_into_nothing() -> None:
     assert pack([], 64, seed=0) == Packed((), 0, 0)
     assert Packed((), 0, 0).efficiency == 1.0

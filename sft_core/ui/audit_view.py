@@ -94,6 +94,23 @@ def _figures(audit: Audit) -> list[dict[str, str]]:
             "Trained tokens that stand behind the length limit, divided by all trained tokens, "
             "lost ones included. No model sees them.",
         ),
+        *_padding(audit),
+    ]
+
+
+def _padding(audit: Audit) -> list[dict[str, str]]:
+    laid = audit.layouts
+    if laid is None:
+        return []
+    return [
+        _figure(
+            "padding, if there were any",
+            percent(laid.empty(laid.to_window)),
+            f"at {laid.window:,} tokens a row; packed {percent(laid.empty(laid.packed))}",
+            "Were every row padded to the length limit: places without a token, divided by all "
+            "places. Packed: the same for windows of that length, each filled with whole rows. The "
+            "lab computes no padding either way.",
+        )
     ]
 
 
