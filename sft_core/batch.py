@@ -1,27 +1,19 @@
-"""Rows become tensors: padding, the order in which rows are dealt out, and what padding wastes.
+"""Rows become tensors. Which rows make a batch is dealt in ``dealing``, without tensors.
 
 B is the number of rows in a batch, T the length that they are padded to.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from sft_core.dealing import Plan, plan
 from sft_core.types import IGNORE_INDEX, EncodeError
-
-Plan = tuple[tuple[int, ...], ...]
-"""Batches as the positions of their rows."""
-
-POOL_BATCHES: Final = 50
-"""Rows are sorted by length within pools of at most so many batches."""
-POOLS: Final = 4
-"""A data set is dealt into at least so many pools, so that batches differ between epochs."""
 
 
 class Labelled(Protocol):
@@ -141,38 +133,7 @@ def _first_trained() -> EncodeError:
     )
 
 
-# -- the order of rows ------------------------------------------------------------------------
-
-
-def plan(
-    lengths: Sequence[int],
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int = 0,
-    group_by_length: bool = False,
-) -> Plan:
-    """Deals every row into exactly one batch of ``batch_size``; the last one may be smaller.
-
-    The same ``seed`` and ``epoch`` give the same plan on every machine. Companions are drawn at
-    random; ``pieces`` then saves the padding without changing what is learnt. ``group_by_length``
-    gives each batch rows of like length instead: the shuffled rows fall into pools, each pool is
-    cut along its lengths, and the batches are shuffled again. That makes larger pieces, but like
-    lengths are like tasks, and steps that see one task at a time learn worse (a quarter of the
-    answers on the six tasks).
-    """
-    rng = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    if not group_by_length:
-        return _cut(order, batch_size)
-    # Only whole batches are shuffled, so a smaller one stays last and steps keep their size.
-    rest = order[len(order) - len(order) % batch_size :]
-    batches: list[tuple[int, ...]] = []
-    for pool in _cut(order[: len(order) - len(rest)], _pool_size(len(order), batch_size)):
-        batches += _cut(sorted(pool, key=lambda row: lengths[row]), batch_size)
-    rng.shuffle(batches)
-    return (*batches, *_cut(rest, batch_size))
+# -- one epoch ------------------------------------------------------------------------
 
 
 def pieces(lengths: Sequence[int], rows: Sequence[int], worth: int) -> Plan:
@@ -198,21 +159,6 @@ def pieces(lengths: Sequence[int], rows: Sequence[int], worth: int) -> Plan:
     return tuple(reversed(found))
 
 
-def by_length(lengths: Sequence[int], batch_size: int) -> Plan:
-    """Batches with the least padding, longest rows first, so that memory runs out at once or
-    never. For evaluation, where the order of rows changes nothing."""
-    return _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
-
-
-def _pool_size(rows: int, batch_size: int) -> int:
-    batches = max(1, min(POOL_BATCHES, rows // batch_size // POOLS))
-    return batches * batch_size
-
-
-def _cut(rows: Sequence[int], size: int) -> Plan:
-    return tuple(tuple(rows[at : at + size]) for at in range(0, len(rows), size))
-
-
 def batches(
     rows: Sequence[Labelled],
     batch_size: int,
@@ -227,30 +173,3 @@ def batches(
     dealt = plan(lengths, batch_size, seed=seed, epoch=epoch, group_by_length=group_by_length)
     for chosen in dealt:
         yield collate([rows[at] for at in chosen], pad_id)
-
-
-# -- what padding costs -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Waste:
-    """``slots`` positions were computed for ``tokens`` tokens."""
-
-    tokens: int
-    slots: int
-
-    @property
-    def share(self) -> float:
-        """The share of positions that hold padding, in [0, 1]."""
-        return 1 - self.tokens / self.slots if self.slots else 0.0
-
-
-def waste(lengths: Sequence[int], dealt: Plan) -> Waste:
-    """What padding each batch of ``dealt`` to its longest row wastes."""
-    slots = sum(len(rows) * max(lengths[row] for row in rows) for rows in dealt)
-    return Waste(sum(lengths[row] for rows in dealt for row in rows), slots)
-
-
-def waste_at(lengths: Sequence[int], length: int) -> Waste:
-    """What padding every row to one fixed ``length`` wastes; longer rows are cut off there."""
-    return Waste(sum(min(size, length) for size in lengths), len(lengths) * length)

@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 from tqdm import tqdm
 
+from sft_core.dealing import Layouts, percent
 from sft_core.events import (
     Answered,
     EvalLogged,
@@ -222,7 +223,19 @@ def diagnosis(report: Diagnosis, width: int = 88) -> str:
         f"{figures.trained_share:.1%} of them trained; longest {figures.longest}; "
         f"{figures.truncated_rows} truncated, {figures.untrained_rows} without a trained token."
     )
+    if figures.layouts is not None:
+        lines += ["", *_layouts(figures.layouts)]
     return "\n".join(lines)
+
+
+def _layouts(laid: Layouts) -> Iterator[str]:
+    """One epoch in each layout, as a table."""
+    yield (
+        f"{f'one epoch in batches of {laid.batch_size}, {laid.window:,} tokens':<52}"
+        f"{'places':>14}{'empty':>14}"
+    )
+    for name, places, empty in laid.table():
+        yield f"{name:<52}{places:>14,}{percent(empty):>14}"
 
 
 def beside(prompt: str, answers: Mapping[Side, Answered], width: int = 38) -> str:

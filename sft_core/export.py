@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sft_core import embedded
 from sft_core.catalogue import Origin, find
-from sft_core.config import LabConfig, TrainConfig
+from sft_core.config import LabConfig
+from sft_core.dealing import steps
 from sft_core.disk import storing
 from sft_core.events import RunStarted
 from sft_core.rundir import CONFIG, EVENTS, TEMPLATE, TEST_ROWS, RunDirectory
@@ -114,7 +115,7 @@ def _repetition(directory: RunDirectory) -> Iterator[tuple[str, str]]:
     yield "settings.json", json.dumps(_settings(config, started, prepared), indent=2)
     yield "train.jsonl", _lines(map(_row, prepared.train))
     yield "eval.jsonl", _lines(map(_row, prepared.eval))
-    yield "steps.jsonl", _lines(_steps(lengths, config.train, started.total_steps))
+    yield "steps.jsonl", _lines(steps(lengths, config.train, started.total_steps))
 
 
 def _prepared(config: LabConfig) -> Prepared:
@@ -149,20 +150,6 @@ def _settings(config: LabConfig, started: RunStarted, prepared: Prepared) -> dic
 
 def _row(row: Row) -> dict[str, Any]:
     return {"id": row.id, "input_ids": list(row.ids), "labels": list(row.labels)}
-
-
-def _steps(lengths: Sequence[int], config: TrainConfig, total: int) -> Iterator[Any]:
-    """The micro-batches of every optimiser step, as row numbers."""
-    from sft_core.batch import plan
-
-    done = epoch = 0
-    while done < total:
-        dealt = plan(lengths, config.batch_size, seed=config.seed, epoch=epoch)
-        for at in range(0, len(dealt), config.accumulation):
-            if done < total:
-                yield dealt[at : at + config.accumulation]
-                done += 1
-        epoch += 1
 
 
 def _lines(values: Iterable[Any]) -> str:

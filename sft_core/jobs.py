@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Self
 
 from sft_core.compute import Job
 from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TemplateConfig
+from sft_core.dealing import expected_steps
 from sft_core.events import (
     Event,
     ModelMeasured,
@@ -64,8 +65,7 @@ class TrainJob(Job):
     def gpu_seconds(self) -> float:
         train, data = self.config.train, self.config.data
         rows = data.rows or GUESSED_ROWS
-        step_rows = train.batch_size * train.accumulation
-        steps = train.max_steps or math.ceil(train.epochs * rows / step_rows)
+        steps = expected_steps(train, rows)
         looks = sum(steps // every for every in (train.eval_every, train.sample_every) if every)
         seconds = steps * train.accumulation * SECONDS_A_MICRO_BATCH + looks * SECONDS_A_LOOK
         longest = min(train.max_minutes or math.inf, HOST.max_minutes) * 60

@@ -17,8 +17,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sft_core.batch import Batch, Labelled, Plan, by_length, plan
+from sft_core.batch import Batch, Labelled
 from sft_core.config import TrainConfig
+from sft_core.dealing import Plan, by_length, steps, steps_an_epoch, total_steps
 from sft_core.events import KindLoss
 from sft_core.forward import Forward
 from sft_core.models import Opened, pad_id, precision
@@ -80,8 +81,8 @@ class Learner:
         self._rows = rows
         self._lengths = [len(row.ids) for row in rows]
         self.forward = Forward(self.bare, self.precision, pad_id(opened.tokenizer))
-        self.steps_per_epoch = math.ceil(len(self._plan(0)) / config.accumulation)
-        self.total = config.max_steps or math.ceil(config.epochs * self.steps_per_epoch)
+        self.steps_per_epoch = steps_an_epoch(self._lengths, config)
+        self.total = total_steps(self._lengths, config)
         self.done = 0  # optimiser steps
         self._optimizer = optimizer(self._model, config)
         self._scheduler = scheduler(self._optimizer, config, self.total)
@@ -104,18 +105,7 @@ class Learner:
 
     def steps(self) -> Iterator[Plan]:
         """The micro-batches of every optimiser step of the run, as positions of rows."""
-        done, epoch = 0, 0
-        while True:
-            dealt = self._plan(epoch)
-            for at in range(0, len(dealt), self.config.accumulation):
-                if done == self.total:
-                    return
-                yield dealt[at : at + self.config.accumulation]
-                done += 1
-            epoch += 1
-
-    def _plan(self, epoch: int) -> Plan:
-        return plan(self._lengths, self.config.batch_size, seed=self.config.seed, epoch=epoch)
+        return steps(self._lengths, self.config, self.total)
 
     def _work(self, micro_batches: Plan) -> list[Batch]:
         """What this process computes for a step. All processes take part in a step, so one that

@@ -7,10 +7,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from sft_core.audit import Audit, audit
-from sft_core.config import GenerateConfig, MaskPolicy
+from sft_core.config import GenerateConfig, MaskPolicy, TrainConfig
 from sft_core.data import Loaded
 from sft_core.doctor import Findings, doctor, examine, unreadable_rows
 from sft_core.encode import encode, encode_prompt
@@ -20,6 +20,8 @@ from sft_core.rivals import Difference, compare, mask
 from sft_core.sandbox import render
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import Example, Finding, LabError, RowError, Template
+
+_TRAIN: Final = TrainConfig()
 
 
 def examples(rows: Iterable[Any]) -> Iterator[Example | RowError]:
@@ -58,13 +60,15 @@ def diagnosis(
     policy: MaskPolicy,
     generate_config: GenerateConfig,
     max_length: int | None = None,
+    train: TrainConfig = _TRAIN,
 ) -> Diagnosis:
-    """A data set, examined and counted. Never raises for what is wrong with rows or template."""
+    """A data set, examined and counted, and laid out in the batches of ``train``. Never
+    raises for what is wrong with rows or template."""
     found = doctor(
         template, tokenizer, data.examples, policy, generate_config, max_length=max_length
     )
     bad = unreadable_rows([(row.row, row.message) for row in data.bad])
-    figures = audit(data.examples, template, tokenizer, policy, max_length)
+    figures = audit(data.examples, template, tokenizer, policy, max_length, train=train)
     return Diagnosis(Findings.sorted(found.rows, (*found.items, *bad)), figures)
 
 

@@ -15,9 +15,9 @@ import torch
 from accelerate.utils import set_seed
 
 from sft_core import heap
-from sft_core.batch import Plan
 from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
+from sft_core.dealing import Plan
 from sft_core.encode import end_of_turn, stop_sequences
 from sft_core.evaluate import grade
 from sft_core.events import (

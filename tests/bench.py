@@ -1,12 +1,12 @@
 """``make bench``: what the lab does a second, beside peers that run interleaved with it.
 
-Six tables: tokens a second in training against transformers' Trainer on the same rows and
-weights; rows a second from messages to labels (``bench_pipeline``) against the tokenizer alone
-and against TRL; how long the lesson from scratch takes from a configuration to its exact match; the
-parrot before and after the runs that its card tells of; the time from a cold start to the first
-right answer beside the base's babble (``bench_aha``, in a browser); and how many masks are right
-over all templates of three packages (``bench_templates``, which fetches them). Figures are medians
-with the spread of the runs.
+Seven tables: how full rows pack and how fast (``bench_packing``); tokens a second in training
+against transformers' Trainer on the same rows and weights; rows a second from messages to labels
+(``bench_pipeline``) against the tokenizer alone and against TRL; how long the lesson from scratch
+takes from a configuration to its exact match; the parrot before and after the runs that its card
+tells of; the time from a cold start to the first right answer beside the base's babble
+(``bench_aha``, in a browser); and how many masks are right over all templates of three packages
+(``bench_templates``, which fetches them). Figures are medians with the spread of the runs.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from sft_core.tokenizer import Tokenizer
 from sft_core.train import train
 from sft_core.types import IGNORE_INDEX
 from tests import bench_aha, bench_templates, bench_tokenizers
+from tests.bench_packing import bench_packing
 from tests.bench_pipeline import bench_pipeline
 from tests.bench_race import Contender, race
 
-TABLES = ("pipeline", "training", "lesson", "parrot", "aha", "templates", "tokenizers")
+TABLES = ("packing", "pipeline", "training", "lesson", "parrot", "aha", "templates", "tokenizers")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -201,6 +202,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     cores = torch.get_num_threads()
     print(f"torch {torch.__version__}, {cores} threads, CUDA {torch.cuda.is_available()}")
+    if chosen.only in (None, "packing"):
+        bench_packing()
     if chosen.only in (None, "pipeline"):
         files = chosen.rows or [str(ROOT / "examples/short_answers/rows.jsonl")]
         bench_pipeline(files, chosen.rounds, chosen.count)

@@ -24,7 +24,8 @@ from sft_core.audit import (
     audit,
     progress,
 )
-from sft_core.config import MaskPolicy
+from sft_core.config import MaskPolicy, TrainConfig
+from sft_core.dealing import layouts
 from sft_core.encode import encode
 from sft_core.sandbox import render
 from sft_core.tasks import six_tasks
@@ -130,6 +131,17 @@ def test_figures_grow_while_rows_stream_in() -> None:
     rest = list(stream)
     assert [it.rows for it in rest] == [400, 600, 800, 1000]
     assert rest[-1].tokens == 8000
+
+
+def test_layouts_are_those_of_the_rows_that_training_would_use() -> None:
+    train = TrainConfig(batch_size=2)
+    found = audit(ROWS, INST, load_tokenizer("bytes"), POLICY, max_length=40, train=train)
+    used = [8, 40, 10]  # "short", "long" cut to the limit, "forged"; the others train nothing
+    assert found.layouts == layouts(used, 2, 40, seed=train.seed)
+    *growing, last = progress([ROWS[0]] * 5, INST, load_tokenizer("bytes"), POLICY, every=2)
+    assert [it.layouts for it in growing] == [None, None]
+    assert last.layouts is not None
+    assert (last.layouts.window, last.layouts.windows) == (8, 5)
 
 
 def test_no_rows_are_figures_too() -> None:
@@ -334,7 +346,8 @@ def test_every_figure_stands_in_the_table_of_figures() -> None:
     lines = list(csv.DictReader(io.StringIO(file.getvalue())))
     values = {line["figure"]: line["value"] for line in lines if not line["stop"]}
     counts = json.loads(found.to_json())
-    scalars = {name: it for name, it in counts.items() if not isinstance(it, list)}
+    laid_out = {f"layout_{name}": it for name, it in counts.pop("layouts").items()}
+    scalars = laid_out | {name: it for name, it in counts.items() if not isinstance(it, list)}
     assert set(values) == set(scalars)
     assert all(float(values[name]) == pytest.approx(it, rel=1e-5) for name, it in scalars.items())
     bars = [line for line in lines if line["figure"] == "length_rows"]

@@ -1,4 +1,4 @@
-"""Padding, order and waste."""
+"""Padding and pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_core.batch import batches, by_length, collate, pieces, plan, waste, waste_at
+from sft_core.batch import batches, collate, pieces
+from sft_core.dealing import plan, waste
 from sft_core.types import IGNORE_INDEX, Encoded, EncodeError, Reason
 from tests.tensors import Row, rows_of
 
@@ -78,60 +79,7 @@ def test_moving_a_batch_moves_all_of_it() -> None:
     assert places == {"meta"}
 
 
-# -- the order of rows ------------------------------------------------------------------------
-
-
-@given(LENGTHS, st.integers(1, 9), st.booleans())
-@settings(deadline=None)
-def test_a_plan_deals_every_row_exactly_once(lengths: list[int], size: int, group: bool) -> None:
-    dealt = plan(lengths, size, seed=1, group_by_length=group)
-    assert sorted(row for rows in dealt for row in rows) == list(range(len(lengths)))
-    assert all(len(rows) == size for rows in dealt[:-1])
-
-
-@given(LENGTHS, st.integers(1, 9))
-@settings(deadline=None)
-def test_evaluation_deals_every_row_longest_first(lengths: list[int], size: int) -> None:
-    dealt = by_length(lengths, size)
-    order = [row for rows in dealt for row in rows]
-    assert sorted(order) == list(range(len(lengths)))
-    assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
-
-
-def test_seed_and_epoch_decide_the_plan() -> None:
-    lengths = [length % 17 + 1 for length in range(64)]
-    assert plan(lengths, 4, seed=1) == plan(lengths, 4, seed=1)
-    assert plan(lengths, 4, seed=1) != plan(lengths, 4, seed=2)
-    assert plan(lengths, 4, seed=1, epoch=1) != plan(lengths, 4, seed=1, epoch=2)
-
-
-def test_a_plan_is_the_same_on_every_machine() -> None:
-    assert plan([3, 1, 2, 5, 4], 2, seed=42) == ((4, 1), (0, 3), (2,))
-
-
-def test_grouping_saves_padding_and_still_changes_companions() -> None:
-    lengths = [(37 * at) % 101 + 1 for at in range(400)]
-    grouped = plan(lengths, 8, seed=0, group_by_length=True)
-    loose = plan(lengths, 8, seed=0)
-    assert waste(lengths, grouped).share < 0.5 * waste(lengths, loose).share
-    companions = [
-        {
-            row
-            for rows in plan(lengths, 8, seed=0, epoch=epoch, group_by_length=True)
-            for row in rows
-            if 5 in rows
-        }
-        for epoch in range(4)
-    ]
-    assert len(set(map(frozenset, companions))) == 4
-
-
-def test_long_and_short_batches_come_in_any_order() -> None:
-    lengths = list(range(1, 401))
-    dealt = plan(lengths, 8, seed=0, group_by_length=True)
-    means = [sum(lengths[row] for row in rows) for rows in dealt]
-    assert means != sorted(means)
-    assert means != sorted(means, reverse=True)
+# -- one epoch ---------------------------------------------------------------------------------
 
 
 def test_batches_are_the_plan_collated() -> None:
@@ -174,24 +122,6 @@ def test_pieces_save_padding_where_it_is_worth_it() -> None:
     assert pieces(lengths, (0, 1, 2, 3), 10_000) == ((0, 2, 3, 1),)
     assert pieces(lengths, (0, 1, 2, 3), 0) == ((0,), (2,), (3,), (1,))
     assert pieces(lengths, (), 5) == ()
-
-
-# -- waste ------------------------------------------------------------------------------------
-
-
-def test_waste_counts_the_padding_of_each_batch() -> None:
-    figure = waste([4, 2, 1], ((0, 1), (2,)))
-    assert (figure.tokens, figure.slots) == (7, 9)
-    assert figure.share == pytest.approx(2 / 9)
-
-
-def test_rows_of_250_at_a_length_of_2048_waste_88_percent() -> None:
-    assert waste_at([250] * 1000, 2048).share == pytest.approx(0.878, abs=1e-3)
-
-
-def test_rows_longer_than_the_length_fill_it() -> None:
-    assert waste_at([300, 100], 200).tokens == 300
-    assert waste([], ()).share == 0.0
 
 
 @given(LENGTHS, st.integers(1, 9))

@@ -184,6 +184,17 @@ def test_doctor_is_content_with_the_default(capsys: Out) -> None:
     shown = capsys.readouterr().out
     assert "No finding." in shown
     assert "160 rows, 0 failed" in shown
+    assert "one epoch in batches of 8" in shown
+
+
+def test_doctor_counts_what_padding_and_packing_take(capsys: Out) -> None:
+    options = ("--template", "inst-resp", "--data", "six-tasks", "--max-length", "128")
+    assert doctor(*options, "--batch-size", "4", "--json") == 0
+    laid = printed(capsys)[0]["audit"]["layouts"]
+    assert (laid["rows"], laid["batch_size"], laid["window"]) == (160, 4, 128)
+    assert laid["to_window"] == 160 * 128
+    assert laid["tokens"] <= laid["packed"] == laid["windows"] * 128 < laid["to_window"]
+    assert doctor(*options, "--batch-size", "0") == 2
 
 
 def test_doctor_names_an_error_with_its_remedy_and_fails(tmp_path: Path, capsys: Out) -> None:

@@ -40,6 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "reasons",
         "layout",
         "encode",
+        "packing",
+        "dealing",
         "rivals",
         "doctor",
         "audit",

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sft_core.batch import Plan, collate
+from sft_core.batch import collate
 from sft_core.config import TrainConfig
+from sft_core.dealing import Plan
 from sft_core.learner import Learner
-from sft_core.loss import token_mean_loss
+from sft_core.loss import count_targets, token_mean_loss
 from sft_core.models import Opened
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import NonFiniteLossError
@@ -113,6 +114,29 @@ def test_a_kind_that_a_step_has_no_token_of_is_not_told() -> None:
     learnt = learner().optimise(((0, 1),))
     assert learnt is not None
     assert [part.kind for part in learnt.kinds] == ["answer"]
+
+
+def test_a_packed_step_learns_what_its_rows_teach_one_by_one() -> None:
+    """Rows that share a window neither see each other nor shift each other's positions."""
+    packed = learner(packing=True, max_length=24, batch_size=2, epochs=1)
+    (plan,) = packed.steps()
+    assert sorted(row for batch in plan for row in batch) == [0, 1, 2, 3]
+    found, loss = gradients(packed, plan), 0.0
+    model = tiny_model()
+    for row in ROWS:
+        batch = collate([row], 0)
+        logits = model(batch.input_ids).logits
+        part = token_mean_loss(logits, batch.labels) * count_targets(batch.labels) / 26
+        part.backward()
+        loss += part.item()
+    expected = [parameter.grad for parameter in model.parameters()]
+    assert all(
+        torch.allclose(ours, whole, atol=1e-5, rtol=0)
+        for ours, whole in zip(found, expected, strict=True)
+    )
+    learnt = learner().optimise(plan)
+    assert learnt is not None
+    assert learnt.loss == pytest.approx(loss, abs=1e-5)
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:

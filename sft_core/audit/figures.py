@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from sft_core.dealing import Layouts
+
 NAMED_ROWS: Final = 20
 """How many rows of each kind are named; all are counted."""
 BINS: Final = 24
@@ -93,6 +95,9 @@ class Audit:
     ``duplicate_rows`` repeat an earlier row exactly; ``conflict_rows`` answer an earlier row's
     prompt otherwise; ``leaked_rows`` answer the prompt of one of the ``held_out_rows``, which then
     no longer measure what a model has not seen.
+
+    ``layouts`` says what padding and packing would take for the rows that training would use; it is
+    worked out once all rows were counted, and None before, or where there are no such rows.
     """
 
     rows: int = 0
@@ -121,6 +126,7 @@ class Audit:
     conflicts: tuple[Pair, ...] = ()
     leaked: tuple[Pair, ...] = ()
     failures: tuple[Failure, ...] = ()
+    layouts: Layouts | None = None
 
     @property
     def done(self) -> int:

@@ -7,9 +7,11 @@ somebody's data.
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from typing import Final, TextIO
 
 from sft_core.audit.figures import Audit, Row
+from sft_core.dealing import Layouts
 
 ROW_COLUMNS: Final = (
     "id",
@@ -50,7 +52,7 @@ class RowTable:
 class FigureTable:
     """The figures of an audit in the columns figure, start, stop, value: counts and means by name,
     then the bars of both histograms (rows, and how many of them are beyond the limit), then what
-    each other length limit would keep."""
+    each other length limit would keep, then the places that each layout takes."""
 
     def __init__(self, file: TextIO) -> None:
         self._writer = csv.writer(file)
@@ -59,7 +61,7 @@ class FigureTable:
     def add(self, audit: Audit) -> None:
         for name in Audit.__slots__:
             value = getattr(audit, name)
-            if not isinstance(value, tuple):
+            if not isinstance(value, tuple | Layouts):
                 self._write(name, "" if value is None else value)
         for name, derived in audit.derived().items():
             self._write(name, f"{derived:.6g}")
@@ -71,6 +73,9 @@ class FigureTable:
         for limit in audit.limits:
             self._write("rows_whole_at_limit", limit.rows, stop=str(limit.tokens))
             self._write("trained_tokens_at_limit", limit.trained, stop=str(limit.tokens))
+        if audit.layouts is not None:
+            for name, places in asdict(audit.layouts).items():
+                self._write(f"layout_{name}", places)
 
     def _write(self, name: str, value: object, start: str = "", stop: str = "") -> None:
         self._writer.writerow((name, start, stop, value))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
 from itertools import accumulate, count, tee
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sft_core import sandbox
 from sft_core.audit.figures import (
@@ -21,12 +22,14 @@ from sft_core.audit.figures import (
     Row,
 )
 from sft_core.audit.repeats import Found, Repeats
-from sft_core.config import MaskPolicy
+from sft_core.config import MaskPolicy, TrainConfig
+from sft_core.dealing import layouts
 from sft_core.encode import encode_many
 from sft_core.tokenizer import Tokenizer
 from sft_core.types import Encoded, Example, LabError, Template
 
 T = TypeVar("T")
+_TRAIN: Final = TrainConfig()
 
 
 def audit(
@@ -36,9 +39,13 @@ def audit(
     policy: MaskPolicy,
     max_length: int | None = None,
     held_out: Iterable[Example] = (),
+    train: TrainConfig = _TRAIN,
 ) -> Audit:
-    """The figures of all rows. Rows that fail are counted and named, and stop nothing."""
-    steps = progress(examples, template, tokenizer, policy, max_length, held_out=held_out)
+    """The figures of all rows. Rows that fail are counted and named, and stop nothing. ``train``
+    says in which batches they would be laid out."""
+    steps = progress(
+        examples, template, tokenizer, policy, max_length, held_out=held_out, train=train
+    )
     return deque(steps, maxlen=1).pop()
 
 
@@ -51,19 +58,19 @@ def progress(
     every: int = 500,
     held_out: Iterable[Example] = (),
     each: Callable[[Row], None] | None = None,
+    train: TrainConfig = _TRAIN,
 ) -> Iterator[Audit]:
     """The figures after each ``every`` rows, and at the end. ``each`` is told of every row, so
     that it can be written down. Training rows that answer the prompt of a row in ``held_out`` are
     named as leaked."""
-    tally = Tally(max_length, held_out)
+    tally = Tally(max_length, held_out, train)
     for example, result in rows(examples, template, tokenizer, policy, max_length):
+        if tally.rows and tally.rows % every == 0:
+            yield tally.audit()
         row = tally.add(example, result)
         if each is not None:
             each(row)
-        if tally.rows % every == 0:
-            yield tally.audit()
-    if tally.rows % every or not tally.rows:
-        yield tally.audit()
+    yield tally.audit(laid_out=True)
 
 
 def rows(
@@ -82,8 +89,15 @@ def rows(
 class Tally:
     """Sums so far; ``sums`` are counted under the names that they have in ``Audit``."""
 
-    def __init__(self, max_length: int | None, held_out: Iterable[Example] = ()) -> None:
+    def __init__(
+        self,
+        max_length: int | None,
+        held_out: Iterable[Example] = (),
+        train: TrainConfig = _TRAIN,
+    ) -> None:
         self.max_length = max_length
+        self.train = train
+        self.used = array("i")  # the kept tokens of each row that has something to train
         self.repeats = Repeats(held_out)
         self.sums: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
@@ -142,6 +156,8 @@ class Tally:
         if not row.trained:
             self.sums["untrained_rows"] += 1
             _name(self.untrained, row)
+        else:
+            self.used.append(row.kept)
         if row.forged:
             self.sums["forged_rows"] += 1
             _name(self.forged, row)
@@ -159,7 +175,10 @@ class Tally:
     def _worst(self) -> list[tuple[float, Row]]:
         return nsmallest(NAMED_ROWS, self.worst, key=lambda it: it[0])
 
-    def audit(self) -> Audit:
+    def audit(self, laid_out: bool = False) -> Audit:
+        """The figures so far; with ``laid_out`` also ``layouts``, which look at all rows anew."""
+        window = self.max_length or max(self.used, default=0)
+        train = self.train
         lengths = _length_bars(self.lengths, self.max_length)
         return Audit(
             **self.sums,
@@ -180,6 +199,9 @@ class Tally:
             conflicts=tuple(self.conflicts),
             leaked=tuple(self.leaked),
             failures=tuple(self.failures),
+            layouts=layouts(self.used, train.batch_size, window, seed=train.seed)
+            if laid_out
+            else None,
         )
 
     def _limits(self, limits: list[int]) -> tuple[Limit, ...]:

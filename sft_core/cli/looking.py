@@ -17,6 +17,7 @@ from sft_core.config import (
     GenerateConfig,
     MaskPolicy,
     TemplateConfig,
+    TrainConfig,
     TrainOn,
 )
 from sft_core.data import Loaded, load
@@ -56,6 +57,13 @@ def add_commands(command: AddCommand) -> None:
     )
     examined.add_argument(
         "--add-tokens", action="store_true", help="add markers that the tokenizer lacks, as tokens"
+    )
+    examined.add_argument(
+        "--batch-size",
+        type=int,
+        default=TrainConfig().batch_size,
+        metavar="ROWS",
+        help="count padding in batches of so many rows, or packed windows",
     )
     examined.add_argument("--json", action="store_true", help="print JSON")
     examined.add_argument(
@@ -153,6 +161,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     try:
         tokenizer = load_tokenizer(arguments.tokenizer)
         template = resolve(_template(arguments.template), tokenizer)
+        train = TrainConfig(batch_size=arguments.batch_size)
         stop = GenerateConfig(stop_tokens=tuple(arguments.stop))
         data = _loaded(arguments.data, arguments.rows)
     except DataError as error:
@@ -166,7 +175,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     except LabError:
         pass  # a source that cannot be read is a finding
     report = reports.diagnosis(
-        data, template, tokenizer, _policy(arguments), stop, arguments.max_length
+        data, template, tokenizer, _policy(arguments), stop, arguments.max_length, train
     )
     if arguments.json:
         print_json(report.to_dict())

@@ -21,6 +21,7 @@ from sft_core.tokenizer import load_tokenizer
 from sft_core.types import Example, LabError, Message, Template
 from sft_core.ui import (
     audit_panel,
+    batch_panel,
     compare,
     data_panel,
     header,
@@ -78,9 +79,10 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
                 with gr.Tabs(elem_id="scope"):
                     with gr.Tab("One conversation", id="one", elem_id="tab-one"):
                         inspector = tokens.build(rows, seen)
+                    batch = batch_panel.build(tokens_tab)
                     whole_set = audit_panel.build(tokens_tab)
                 next_steps(("train", "Train on these rows"))
-            with gr.Tab("Train", id="train", elem_id="tab-train"):
+            with gr.Tab("Train", id="train", elem_id="tab-train") as train_tab:
                 training = train.build(config, rows)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
                 comparison = compare.build(rows)
@@ -92,7 +94,9 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
             data=data,
             template=template,
             tokens=inspector,
+            batch=batch,
             whole_set=whole_set,
+            train_tab=train_tab,
             train=training,
             compare=comparison,
             choices=choices_of(data, template, training),

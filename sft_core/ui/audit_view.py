@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sft_core import plots
 from sft_core.audit import NAMED_ROWS, Audit, Pair, Row
+from sft_core.dealing import percent
 from sft_core.ui.audits import Progress, State
 from sft_core.ui.findings import findings_value
 from sft_core.ui.words import waiting
@@ -74,7 +75,7 @@ def _figures(audit: Audit) -> list[dict[str, str]]:
     return [
         _figure(
             "trained tokens",
-            _percent(audit.trained_share),
+            percent(audit.trained_share),
             f"{trained:,} of {kept:,}",
             "Trained tokens of all rows together, divided by all their tokens within the length "
             "limit. A long row weighs more than a short one.",
@@ -88,11 +89,28 @@ def _figures(audit: Audit) -> list[dict[str, str]]:
         ),
         _figure(
             "trained tokens lost",
-            _percent(audit.lost_share),
+            percent(audit.lost_share),
             _limit_words(audit),
             "Trained tokens that stand behind the length limit, divided by all trained tokens, "
             "lost ones included. No model sees them.",
         ),
+        *_padding(audit),
+    ]
+
+
+def _padding(audit: Audit) -> list[dict[str, str]]:
+    laid = audit.layouts
+    if laid is None:
+        return []
+    return [
+        _figure(
+            "padding, if there were any",
+            percent(laid.empty(laid.to_window)),
+            f"at {laid.window:,} tokens a row; packed {percent(laid.empty(laid.packed))}",
+            "Were every row padded to the length limit: places without a token, divided by all "
+            "places. Packed: the same for windows of that length, each filled with whole rows. The "
+            "lab computes no padding either way.",
+        )
     ]
 
 
@@ -151,7 +169,7 @@ def _truncation(audit: Audit) -> str:
     return (
         f"{_rows(audit.truncated_rows, 'row')} {_are(audit.truncated_rows)} longer than "
         f"{audit.max_length:,} tokens. What stands behind is lost: "
-        f"{_percent(audit.lost_share)} of all trained tokens. A limit of {enough:,} keeps at "
+        f"{percent(audit.lost_share)} of all trained tokens. A limit of {enough:,} keeps at "
         "least 99 %."
     )
 
@@ -177,12 +195,6 @@ def _rows(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s'[: count != 1]}"
 
 
-def _percent(share: float) -> str:
-    if 0 < share < 0.001:
-        return "under 0.1 %"
-    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %"
-
-
 # -- plots -----------------------------------------------------------------------------------
 
 
@@ -194,7 +206,7 @@ def plot_values(progress: Progress | None) -> tuple[dict[str, Any], ...]:
     labels = (
         f"Rows by length. On average {audit.mean_length:,.0f} tokens are kept, the longest row "
         f"has {audit.longest:,}.",
-        f"Rows by trained share. Over all rows it is {_percent(audit.trained_share)}.",
+        f"Rows by trained share. Over all rows it is {percent(audit.trained_share)}.",
         f"Rows whole and trained tokens kept by length limit. Now {audit.truncated_rows:,} rows "
         "are cut.",
     )

@@ -235,7 +235,7 @@ class Audits:
                 if now - shown > FRESH_SECONDS:
                     job.tell(audit=tally.audit())
                     shown = now
-        found = tally.audit()
+        found = tally.audit(laid_out=True)
         job.tell(audit=found, files=(*_written(found, job.folder), table_file))
         if tally.rows == len(plan.examples):
             state, text = State.DONE, ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -11,17 +10,17 @@ import gradio as gr
 
 from sft_core.catalogue import Origin, find
 from sft_core.config import PARROT_RUN, TrainConfig
+from sft_core.dealing import expected_steps, expected_steps_an_epoch
 from sft_core.lessons import FROM_SCRATCH
 from sft_core.types import ConfigError, LabError
+from sft_core.ui.lengths import mean_length
 from sft_core.ui.parts import heading
-from sft_core.ui.session import Choices, given, optional, optional_whole, sentence, whole
+from sft_core.ui.session import Choices, contract, given, optional, optional_whole, sentence, whole
 from sft_core.ui.sources import rows_of
 from sft_core.ui.view import dumps
 
-LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation")
+LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation", "packing", "max_length")
 """The settings that say how long a run takes."""
-
-
 OPTIONAL: Final = ("max_steps", "max_minutes")
 """The settings that may be left empty."""
 PARROT, SCRATCH, TALKING, TUTORIAL = "parrot", "scratch", "talking", "tutorial"
@@ -124,28 +123,34 @@ class Settings:
 # -- values ----------------------------------------------------------------------------------
 
 
-def total_steps(settings: TrainConfig, rows: int) -> int:
-    """How many optimiser steps a run over ``rows`` rows takes."""
-    if settings.max_steps is not None:
-        return settings.max_steps
-    return max(1, math.ceil(settings.epochs * steps_an_epoch(settings, rows)))
-
-
-def steps_an_epoch(settings: TrainConfig, rows: int) -> int:
-    batches = math.ceil(rows / settings.batch_size)
-    return max(1, math.ceil(batches / settings.accumulation))
-
-
-def consequence_value(settings: TrainConfig, rows: int) -> dict[str, Any]:
-    """What the settings come to, in a sentence."""
+def consequence_value(
+    settings: TrainConfig, rows: int, mean_length: float | None = None
+) -> dict[str, Any]:
+    """What the settings come to, in a sentence. ``mean_length`` is the tokens of a row, where they
+    are known: with packing, the number of steps follows from them."""
     if not rows:
         return {"text": "There are no rows to train on yet.", "level": "warning"}
-    steps = total_steps(settings, rows)
-    epochs = steps / steps_an_epoch(settings, rows)
     each = settings.batch_size * settings.accumulation
+    steps = expected_steps(settings, rows, mean_length)
+    epochs = steps / expected_steps_an_epoch(settings, rows, mean_length)
+    if not settings.packing:
+        return {
+            "text": f"{rows:,} rows, {steps:,} step{'s'[: steps != 1]} of {each} "
+            f"row{'s'[: each != 1]}: every row is seen {_times(epochs)}."
+        }
+    window = f"window{'s'[: each != 1]} of {settings.max_length:,} tokens"
+    if mean_length is None:
+        return {
+            "text": f"{rows:,} rows, packed into steps of {each} {window}. How many steps that "
+            "makes follows from the rows' lengths."
+        }
+    if settings.max_steps is None:
+        epochs = settings.epochs  # windows are never quite full, so steps say it less exactly
+    fill = max(1, min(rows, round(rows / expected_steps_an_epoch(settings, rows, mean_length))))
     return {
-        "text": f"{rows:,} rows, {steps:,} step{'s'[: steps != 1]} of {each} "
-        f"row{'s'[: each != 1]}: every row is seen {_times(epochs)}."
+        "text": f"{rows:,} rows of {mean_length:,.0f} tokens on average, about {steps:,} "
+        f"step{'s'[: steps != 1]} of {each} {window}, some {fill:,} row{'s'[: fill != 1]} each: "
+        f"every row is seen {_times(epochs)}."
     }
 
 
@@ -158,8 +163,10 @@ def _times(epochs: float) -> str:
 
 def consequence(settings: Settings, choices: Choices) -> str:
     try:
+        train = settings.config()
         rows = len(rows_of(choices.data).splits.train)
-        return dumps(consequence_value(settings.config(), rows))
+        mean = mean_length(contract(choices)) if train.packing and rows else None
+        return dumps(consequence_value(train, rows, mean))
     except LabError as error:
         return dumps({"text": sentence(error), "level": "error"})
 

@@ -116,7 +116,7 @@ _sets_lock = threading.Lock()
 def rows_of(config: DataConfig, host: Host = HOST) -> Rows:
     """Loads and splits a data set, or remembers it. Raises DataError, HubError, LimitError."""
     check_source(config.source, host)
-    key = (pack(config), _changed(config.source))
+    key = (pack(config), changed(config.source))
     with _sets_lock:
         if key in _sets:
             _sets.move_to_end(key)
@@ -132,7 +132,8 @@ def rows_of(config: DataConfig, host: Host = HOST) -> Rows:
     return rows
 
 
-def _changed(source: str) -> float:
+def changed(source: str) -> float:
+    """When a file was last changed; 0 for what is none."""
     try:
         return Path(source).stat().st_mtime
     except (OSError, ValueError):

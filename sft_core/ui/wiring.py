@@ -15,6 +15,7 @@ from sft_core.runs import Runs
 from sft_core.settings import HOST
 from sft_core.ui import (
     audit_panel,
+    batch_panel,
     data_panel,
     findings,
     rival_view,
@@ -44,7 +45,9 @@ class Page:
     data: data_panel.Panel
     template: template_panel.Panel
     tokens: tokens_tab.Tab
+    batch: batch_panel.Panel
     whole_set: audit_panel.Panel
+    train_tab: gr.Tab
     train: train_tab.Tab
     compare: compare_tab.Tab
     choices: Fields[Choices]
@@ -113,6 +116,9 @@ def wire(page: Page, runs: Runs, audits: Audits, blocks: gr.Blocks) -> None:
     wire_grading(page, runs)
     wire_comparison(page, runs)
     opening = [page.data.pick, page.data.rows, page.template.builder]
+    batch_panel.wire(
+        page.batch, page.choices, page.train.settings, page.data.config, page.data.rows, opening
+    )
     undone = page.template.undone
     mended = findings.outputs(page.places(), undone, page.choices)
     audit_panel.wire(
@@ -235,6 +241,7 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     gr.on(
         [
             page.data.config.change,
+            page.train_tab.select,
             *(settings[name].change for name in settings_form.LENGTHS),
         ],
         say,

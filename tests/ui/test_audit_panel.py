@@ -68,6 +68,8 @@ def test_figures_come_with_how_they_were_computed() -> None:
     assert figures["trained tokens"]["figure"] == "8.3 %"  # 4 of 40 + 8
     assert figures["tokens per row"]["beside"] == "on average; the longest has 55"
     assert figures["trained tokens lost"]["figure"] == "67 %"
+    padding = figures["padding, if there were any"]  # the one row with something to train has 8
+    assert (padding["figure"], padding["beside"]) == ("80 %", "at 40 tokens a row; packed 80 %")
     assert all(len(it["how"]) > 40 for it in value["figures"])
     texts = " ".join(it["text"] for it in value["notes"])
     assert "1 row has nothing to train on" in texts

@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 
 from sft_core.config import DataConfig, LabConfig, MaskPolicy, TemplateConfig, TrainOn
+from sft_core.dealing import total_steps
 from sft_core.events import (
     Answered,
     EvalLogged,
@@ -51,7 +52,7 @@ from sft_core.ui.data_panel import Source
 from sft_core.ui.live_plot import losses_value
 from sft_core.ui.look import OUT_OF_REACH, look
 from sft_core.ui.session import OWN, preset_source
-from sft_core.ui.settings_form import PRESETS, Settings, consequence_value, total_steps
+from sft_core.ui.settings_form import PRESETS, Settings, consequence_value
 from sft_core.ui.sources import Pick, pack, rows_of
 from sft_core.ui.token_view import NAMES, text_value, tokens_value
 from tests.test_plots import started, step
@@ -222,8 +223,25 @@ def test_the_consequence_counts_steps_as_training_does(
 
     made = settings(batch_size=batch, accumulation=accumulation, epochs=epochs).config()
     made = replace(made, max_steps=None)
-    assert total_steps(made, rows) == ceil(epochs * ceil(ceil(rows / batch) / accumulation))
-    assert f"{total_steps(made, rows):,} step" in consequence_value(made, rows)["text"]
+    steps = total_steps([9] * rows, made)
+    assert steps == ceil(epochs * ceil(ceil(rows / batch) / accumulation))
+    assert f"{steps:,} step" in consequence_value(made, rows)["text"]
+
+
+def test_the_consequence_of_packing_follows_from_the_lengths() -> None:
+    made = settings(batch_size=2, epochs=3, packing=True, max_length=60).config()
+    made = replace(made, max_steps=None)
+    unknown = consequence_value(made, 160)["text"]
+    assert unknown == (
+        "160 rows, packed into steps of 2 windows of 60 tokens. How many steps that makes follows "
+        "from the rows' lengths."
+    )
+    known = consequence_value(made, 160, 15.0)["text"]
+    assert total_steps([15] * 160, made) == 60
+    assert known == (
+        "160 rows of 15 tokens on average, about 60 steps of 2 windows of 60 tokens, some 8 rows "
+        "each: every row is seen 3 times."
+    )
 
 
 def test_every_preset_of_settings_is_one_that_the_form_gives_back() -> None:
