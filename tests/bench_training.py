@@ -261,14 +261,15 @@ def bench_training(
 
 def bench_linear(source: str | None, rounds: int, name: str = "distilgpt2") -> None:
     """Tokens a second of the lab on 100, 1,000 and 10,000 rows, read, encoded and trained as a run
-    does it: the same steps, timed from the end of the first."""
+    does it: the same steps, timed from the end of the first. Memory: the most until the model is
+    loaded, which is where rows are read and encoded; what is held then; the most in training."""
     train = recipe(SIZES_STEPS, SIZES_BATCH, 256)
     case = make_case(name, source, train)
     base = usable(name, source, SIZES[0], train)
     print(
         f"\nThe lab on {name}, {SIZES_STEPS - 1} steps of {SIZES_BATCH} rows (tokens/s, median of "
         f"{rounds} interleaved runs; MiB)\n{'rows':>8s}{'tok/s':>9s}{'least':>9s}{'most':>9s}"
-        f"{'ratio':>8s}{'loaded':>9s}{'peak':>9s}{'ratio':>8s}"
+        f"{'ratio':>8s}{'cpu us':>9s}{'start-up':>9s}{'loaded':>9s}{'peak':>9s}{'ratio':>8s}"
     )
     jobs = {}
     for size in SIZES:
@@ -287,15 +288,15 @@ def bench_linear(source: str | None, rounds: int, name: str = "distilgpt2") -> N
         if runs[0]["step_tokens"] != first[0]["step_tokens"]:
             raise ValueError(f"The steps on {size:,} rows are other ones than on {SIZES[0]}.")
         rates, most = list(map(speed, runs)), median(it["peak_mib"] for it in runs)
-        loaded = median(it["loaded_mib"] or 0 for it in runs)
+        start, loaded = (median(it[key] or 0 for it in runs) for key in ("start_mib", "loaded_mib"))
+        cpu = 1e6 * median(1 / speed(it, "processor") for it in runs)
         middle = median(rates)
         print(
             f"{size:8,d}{middle:9,.0f}{min(rates):9,.0f}{max(rates):9,.0f}{middle / rate:8.3f}"
-            f"{loaded:9,.0f}{most:9,.0f}{most / memory:8.3f}"
+            f"{cpu:9,.1f}{start:9,.0f}{loaded:9,.0f}{most:9,.0f}{most / memory:8.3f}"
         )
 
 
-def speed(found: Mapping[str, Any]) -> float:
-    """Tokens a second of a lab's run, its first step left out."""
-    seconds = found["ticks"][-1] - found["ticks"][0]
-    return float(sum(found["step_tokens"][1:]) / seconds)
+def speed(found: Mapping[str, Any], clock: str = "ticks") -> float:
+    """Tokens of a lab's run a second of ``clock``, its first step left out."""
+    return float(sum(found["step_tokens"][1:]) / (found[clock][-1] - found[clock][0]))

@@ -57,8 +57,11 @@ class Meter:
     before anything is saved.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         self.cuda = torch.cuda.is_available()
+        for weights in model.parameters():
+            weights.sum()  # a weight may lie in a file until it is read first
+        self.start = peak()
         self.loaded = resident()
         self.ticks: list[float] = []
         self.processor: list[float] = []
@@ -73,11 +76,13 @@ class Meter:
         self.processor.append(time.process_time())
 
     def result(self) -> dict[str, Any]:
-        """Seconds since any moment at each step's end, and memory in MiB."""
+        """Seconds since any moment at each step's end, and memory in MiB: the most until the model
+        was loaded, what was held then, and the most from there on."""
         return {
             "ticks": self.ticks,
             "processor": self.processor,
             "loaded_mib": None if self.loaded is None else self.loaded / MIB,
+            "start_mib": self.start / MIB,
             "peak_mib": peak() / MIB,
             "device_mib": torch.cuda.max_memory_allocated() / MIB if self.cuda else None,
             "threads": torch.get_num_threads(),

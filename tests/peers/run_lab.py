@@ -54,7 +54,7 @@ def main(path: str) -> None:
     transformers.logging.set_verbosity_error()
     config, rows = rows_of(job)
     opened = open_folder(Path(job["model"]))
-    meter = Meter()
+    meter = Meter(opened.model)
     learner = Learner(opened, config, rows)
     learnt, order = [], []
     with threads_for(learner.bare):  # as a run does

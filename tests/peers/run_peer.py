@@ -120,10 +120,11 @@ def main(path: str) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    meter = Meter(model)
     peer = trainer(job, model, tokenizer, Path(path).parent / "trainer")
     counted = Counted(peer.data_collator)
     peer.data_collator = counted
-    watch = Watch(Meter())
+    watch = Watch(meter)
     peer.add_callback(watch)
     peer.train()
     result = watch.meter.result() | {
