@@ -259,7 +259,7 @@ def bench_training(
 # -- cost grows linearly ----------------------------------------------------------------------
 
 
-def bench_linear(source: str | None, rounds: int, name: str = "distilgpt2") -> None:
+def bench_linear(source: str | None, rounds: int, name: str = "bytes-gpt") -> None:
     """Tokens a second of the lab on 100, 1,000 and 10,000 rows, read, encoded and trained as a run
     does it: the same steps, timed from the end of the first. Memory: the most until the model is
     loaded, which is where rows are read and encoded; what is held then; the most in training."""
