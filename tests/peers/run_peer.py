@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +90,18 @@ def arguments(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 def trainer(job: dict[str, Any], model: Any, tokenizer: Any, folder: Path) -> Any:
     rows = [job["rows"][at] for step in job["order"] for at in step]
     given = arguments(job, folder)
+    if job["precision"] != "default":
+        given["bf16"] = job["precision"] == "bf16"
     if job["trainer"] == "trl":
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
-        if job["precision"] != "default":
-            given["bf16"] = job["precision"] == "bf16"
         return SFTTrainer(
             model=model,
             args=SFTConfig(**given, max_length=job["train"]["max_length"]),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
-    if job["precision"] != "default":
-        given["bf16"] = job["precision"] == "bf16"
     return Trainer(
         model=model,
         args=TrainingArguments(**given),
@@ -114,6 +113,8 @@ def trainer(job: dict[str, Any], model: Any, tokenizer: Any, folder: Path) -> An
 def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     transformers.logging.set_verbosity_error()
+    if job["trainer"] == "trl":
+        import_module("trl.trainer.sft_trainer")  # what a library weighs is not training's memory
     torch.manual_seed(job["train"]["seed"])
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     tokenizer.padding_side = "right"
