@@ -1,7 +1,8 @@
 """``make bench``: what the lab does a second, beside peers that run interleaved with it.
 
-Seven tables: how full rows pack and how fast (``bench_packing``); tokens a second in training
-against transformers' Trainer on the same rows and weights; rows a second from messages to labels
+Tables: how full rows pack and how fast (``bench_packing``); training beside TRL and
+transformers' Trainer on the same rows and weights, and the same speed at 100, 1,000 and 10,000
+rows (``bench_training``); rows a second from messages to labels
 (``bench_pipeline``) against the tokenizer alone and against TRL; how long the lesson from scratch
 takes from a configuration to its exact match; the parrot before and after the runs that its card
 tells of; the time from a cold start to the first right answer beside the base's babble
@@ -12,158 +13,35 @@ tells of; the time from a cold start to the first right answer beside the base's
 from __future__ import annotations
 
 import argparse
-import copy
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from examples.parrot import measure
-from sft_core.config import DataConfig, LabConfig, TrainConfig
 from sft_core.events import RunFinished, ScoreLogged
-from sft_core.learner import Learner
 from sft_core.lessons import FROM_SCRATCH
-from sft_core.models import Opened, open_model
-from sft_core.prepare import prepare
-from sft_core.tokenizer import Tokenizer
 from sft_core.train import train
-from sft_core.types import IGNORE_INDEX
 from tests import bench_aha, bench_templates, bench_tokenizers
 from tests.bench_packing import bench_packing
 from tests.bench_pipeline import bench_pipeline
-from tests.bench_race import Contender, race
+from tests.bench_training import bench_linear, bench_training
+from tests.peers.cases import CASES
 
-TABLES = ("packing", "pipeline", "training", "lesson", "parrot", "aha", "templates", "tokenizers")
+TABLES = (
+    "packing",
+    "pipeline",
+    "training",
+    "linear",
+    "lesson",
+    "parrot",
+    "aha",
+    "templates",
+    "tokenizers",
+)
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def never() -> bool:
-    return False
-
-
-# -- training ---------------------------------------------------------------------------------
-
-
-class PeerRows(torch.utils.data.Dataset[dict[str, list[int]]]):
-    """The lab's encoded rows in the form that a Trainer takes."""
-
-    def __init__(self, rows: Sequence[Any]) -> None:
-        self.rows = [(list(row.ids), list(row.labels)) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: int) -> dict[str, list[int]]:
-        ids, labels = self.rows[at]
-        return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
-
-
-def padded(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    longest = max(len(row["input_ids"]) for row in rows)
-    fill = {"input_ids": pad, "labels": IGNORE_INDEX, "attention_mask": 0}
-    return {
-        key: torch.tensor([row[key] + [value] * (longest - len(row[key])) for row in rows])
-        for key, value in fill.items()
-    }
-
-
-def lab_steps(opened: Opened, rows: Sequence[Any], config: TrainConfig) -> float:
-    """Trains a copy of the model; gives the number of tokens, padding not counted."""
-    fresh = replace(opened, model=copy.deepcopy(opened.model))
-    learner = Learner(fresh, config, rows)
-    return sum(step.tokens for it in learner.steps() if (step := learner.optimise(it, never)))
-
-
-def trainer_steps(
-    opened: Opened, rows: Sequence[Any], config: TrainConfig, batch: int, accumulation: int
-) -> float:
-    """The same with transformers' Trainer, as the tutorials use it."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=config.max_steps or -1,
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulation,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=config.schedule,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-        )
-        peer = Trainer(
-            model=copy.deepcopy(opened.model),
-            args=arguments,
-            train_dataset=PeerRows(rows),
-            data_collator=lambda chosen: padded(chosen, 0),
-        )
-        peer.train()
-    mean = sum(len(row.ids) for row in rows) / len(rows)
-    return (config.max_steps or 0) * batch * accumulation * mean
-
-
-def distilgpt2_shape(tokenizer: Tokenizer) -> Opened:
-    """DistilGPT-2's shape with random weights: what it computes does not depend on their values."""
-    shape = GPT2Config(n_layer=6, n_embd=768, n_head=12, vocab_size=50257)
-    model = GPT2LMHeadModel(shape)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    return Opened(model, tokenizer, (), count, count, 1024)
-
-
-def real_rows(source: str | None) -> DataConfig:
-    """The rows to measure on: those of a file that the caller brings, else the example's own."""
-    return DataConfig(
-        source or str(ROOT / "examples/short_answers/rows.jsonl"), rows=48, eval_rows=0
-    )
-
-
-def encoded(config: LabConfig) -> Any:
-    """What ``prepare`` gives, its events passed over."""
-    steps = prepare(config, never)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
-
-
-def bench_training(source: str | None, steps: int, rounds: int) -> None:
-    smol = LabConfig.from_json((ROOT / "examples/short_answers/run.json").read_text())
-    base = TrainConfig(max_steps=steps, batch_size=8, max_length=256, warmup_steps=0)
-    cases = {
-        "bytes-gpt on the six tasks": FROM_SCRATCH.but(train=base),
-        "DistilGPT-2's shape": smol.but(data=real_rows(source), train=base),
-        "SmolLM2-135M": smol.but(data=real_rows(source), train=base),
-    }
-    for title, config in cases.items():
-        prepared = encoded(config)
-        if title.startswith("Distil"):
-            opened = distilgpt2_shape(prepared.tokenizer)
-        else:
-            opened = open_model(config.model, prepared.template, config.train.seed)
-        rows = prepared.train
-        exact = replace(config.train, precision="fp32")
-        contenders = [
-            Contender(
-                "transformers Trainer, batch 8, fp32",
-                lambda: trainer_steps(opened, rows, exact, 8, 1),  # noqa: B023
-            ),
-            Contender(
-                "transformers Trainer, batch 1 x 8, fp32",
-                lambda: trainer_steps(opened, rows, exact, 1, 8),  # noqa: B023
-            ),
-            Contender("the lab, batch 8, fp32", lambda: lab_steps(opened, rows, exact)),  # noqa: B023
-            Contender(
-                "the lab, batch 8, precision auto",
-                lambda: lab_steps(opened, rows, config.train),  # noqa: B023
-            ),
-        ]
-        race(f"Training {title}", "tokens/s", contenders, rounds)
 
 
 # -- the lesson -------------------------------------------------------------------------------
@@ -193,7 +71,10 @@ def main() -> None:
         "pipeline, training takes the first",
     )
     parser.add_argument("--count", type=int, default=4000, help="rows to tile a file to")
-    parser.add_argument("--steps", type=int, default=6, help="optimiser steps a training run")
+    parser.add_argument("--steps", type=int, default=21, help="optimiser steps a training run")
+    parser.add_argument("--batch", type=int, default=8, help="rows an optimiser step")
+    parser.add_argument("--case", choices=CASES, action="append", help="a model to train")
+    parser.add_argument("--quick", action="store_true", help="training: 3 steps, one round")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved runs")
     parser.add_argument(
         "--only", choices=TABLES, help="one table; tokenizers are fetched, so only on request"
@@ -202,13 +83,18 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     cores = torch.get_num_threads()
     print(f"torch {torch.__version__}, {cores} threads, CUDA {torch.cuda.is_available()}")
+    first = chosen.rows[0] if chosen.rows else None
     if chosen.only in (None, "packing"):
         bench_packing()
     if chosen.only in (None, "pipeline"):
         files = chosen.rows or [str(ROOT / "examples/short_answers/rows.jsonl")]
         bench_pipeline(files, chosen.rounds, chosen.count)
     if chosen.only in (None, "training"):
-        bench_training(chosen.rows and chosen.rows[0], chosen.steps, chosen.rounds)
+        steps, rounds = (3, 1) if chosen.quick else (chosen.steps, chosen.rounds)
+        bench_training(first, steps, rounds, chosen.case or CASES, chosen.batch)
+    if chosen.only in (None, "linear"):
+        for case in chosen.case or CASES[-1:]:  # the fastest: rows cost most there
+            bench_linear(first, 1 if chosen.quick else chosen.rounds, case)
     if chosen.only in (None, "lesson"):
         bench_lesson()
     if chosen.only in (None, "parrot"):
