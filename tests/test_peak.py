@@ -107,6 +107,18 @@ def test_a_window_bounds_what_a_token_sees() -> None:
     assert found.step([2], 0) == 2 * found.token + 3 * cost
 
 
+def test_layers_of_two_kinds_count_by_their_own_window() -> None:
+    model = tiny_model()
+    whole = counted(model)
+    model.config.layer_types = ["sliding_attention", "full_attention"]
+    model.config.sliding_window = 2
+    found = counted(model)
+    half = whole.pairs[0][1] // 2  # one of two layers
+    assert sorted(found.pairs, key=str) == [(2, half), (None, half)]
+    # Four tokens see 1, 2, 2, 2 in one layer and 1, 2, 3, 4 in the other.
+    assert found.step([4], 0) == 4 * found.token + (7 + 10) * half
+
+
 def test_what_cannot_be_counted_has_no_share() -> None:
     model = tiny_model()
     model.extra = nn.ParameterList([nn.Parameter(torch.zeros(64, 64))])
