@@ -18,6 +18,7 @@ from typing import Any
 import transformers
 from pydantic import TypeAdapter
 
+from sft_core import heap
 from sft_core.config import LabConfig, TrainConfig
 from sft_core.learner import Learner
 from sft_core.models import open_folder, threads_for
@@ -46,7 +47,8 @@ def rows_of(job: dict[str, Any]) -> tuple[TrainConfig, Sequence[Row]]:
 
 def _row(at: int, ids: list[int], labels: list[int]) -> Row:
     trained = sum(label != IGNORE_INDEX for label in labels)
-    return Row(str(at), array("i", ids), array("i", labels), trained, 0)
+    kinds = array("B", bytes(len(ids)))
+    return Row(str(at), array("i", ids), array("i", labels), kinds, trained, 0)
 
 
 def main(path: str) -> None:
@@ -57,7 +59,7 @@ def main(path: str) -> None:
     meter = Meter(opened.model)
     learner = Learner(opened, config, rows)
     learnt, order = [], []
-    with threads_for(learner.bare):  # as a run does
+    with threads_for(learner.bare), heap.kept():  # as a run does
         for micro_batches in learner.steps():
             step = learner.optimise(micro_batches)
             assert step is not None
