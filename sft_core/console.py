@@ -71,8 +71,9 @@ class Progress:
 
 
 @contextmanager
-def ctrl_c(stream: TextIO) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C (or a polite kill) asks for a stop, the second breaks off."""
+def ctrl_c(stream: TextIO | None) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C (or a polite kill) asks for a stop, the second breaks off. The
+    ``stream`` is told so, where there is one."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield never
@@ -82,7 +83,8 @@ def ctrl_c(stream: TextIO) -> Iterator[Callable[[], bool]]:
     def ask(number: int, _: FrameType | None) -> None:
         stop.set()
         signal.signal(number, handlers[signal.Signals(number)])
-        stream.write("\nStopping after this step. Press Ctrl-C again to break off.\n")
+        if stream is not None:
+            stream.write("\nStopping after this step. Press Ctrl-C again to break off.\n")
 
     for number in handlers:
         signal.signal(number, ask)

@@ -32,7 +32,8 @@ from sft_core.readers import read_texts
 from sft_core.record import RunRecord
 from sft_core.rundir import CONFIG, RunDirectory, execute
 from sft_core.runs import new_id
-from sft_core.settings import HOST
+from sft_core.settings import HOST, launched, leads
+from sft_core.together import execute_together
 from sft_core.types import ConfigError, DataError, Example, LabError, Message
 from sft_core.worker import use_cores
 
@@ -71,13 +72,33 @@ def add_commands(command: AddCommand) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     config = _config(arguments.config).with_settings(arguments.set)
-    directory = RunDirectory.create(arguments.runs / new_id(), config)
     last = None
-    for last in _followed(config, directory):
+    for last in _trained(config, arguments.runs):
         print(to_json(last), flush=True)
     if isinstance(last, RunFailed | RunInterrupted):
         return complain(last.message, FAILED)
     return OK
+
+
+def _trained(config: LabConfig, runs: Path) -> Iterator[RunEvent]:
+    """The events of a new run, of this process or of all that were launched with it; none where
+    another one of those leads."""
+    if launched() == 1:
+        yield from _followed(config, RunDirectory.create(runs / new_id(), config))
+        return
+    use_cores()
+    progress = Progress(sys.stderr)
+    try:
+        with ctrl_c(sys.stderr if leads() else None) as should_stop:
+            for event in execute_together(config, runs, should_stop):
+                progress.show(event)
+                yield event
+    except LabError:
+        if leads():
+            raise
+        raise SystemExit(FAILED) from None  # the process that leads says why
+    finally:
+        progress.close()
 
 
 def _config(name: str | None) -> LabConfig:
