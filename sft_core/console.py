@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 from tqdm import tqdm
 
+from sft_core.cost import Cost
 from sft_core.events import (
     Answered,
     EvalLogged,
@@ -185,6 +186,25 @@ def perplexities(read: Mapping[Side, Perplexity]) -> str:
     one = read[sides[0]]
     counted = f"{one.documents:,} texts, {one.tokens:,} tokens, {one.bytes:,} bytes predicted"
     return "\n".join([*lines, counted])
+
+
+def costs(found: Cost) -> str:
+    """Hours and price of a longer run, and what they rest on."""
+    many = f"{found.gpus} devices" if found.gpus > 1 else "one device"
+    beside = found.beside - 1
+    return "\n".join(
+        [
+            f"{found.hours:,.2f} hours, {found.price:,.2f} at {found.price_per_hour:g} an hour",
+            "",
+            f"{found.tokens:,} tokens: {found.rows:,} rows of {found.tokens_per_row:,.1f} tokens, "
+            f"{found.epochs:g} epochs",
+            f"measured: {found.rate:,.0f} tokens/s in training, {found.trained_rate:,.0f} of them "
+            f"trained; evaluation, samples and saving took {beside:.0%} more time",
+            f"assumed: {many}, each {found.speedup:g} times as fast as the measured one and none "
+            "waiting for another; rows as long as the measured ones; no time to start, download "
+            "or queue",
+        ]
+    )
 
 
 def diagnosis(report: Diagnosis, width: int = 88) -> str:

@@ -106,8 +106,7 @@ class Processes:
         # ``prepare`` wants an optimiser too, whose parameters it would replace; ours is made of
         # the sharded parameters afterwards.
         self.accelerator.state.fsdp_plugin.set_auto_wrap_policy(model)
-        shared = fsdp2_prepare_model(self.accelerator, model)
-        return shared.to(self.device) if self.device.type != "cpu" else shared
+        return fsdp2_prepare_model(self.accelerator, model)
 
     def state(self, model: nn.Module) -> Mapping[str, Tensor] | None:
         """The weights to be saved where ``model`` does not hold them whole, else None. All
@@ -186,7 +185,8 @@ class Processes:
         if self.alone:
             yield
             return
-        board = _Board(self.rank)
+        store, _, _ = next(iter(rendezvous("env://")))
+        board = _Board(self.rank, store)
         ended = threading.Event()
         lookout = threading.Thread(target=board.look_out, args=(ended, last_words), daemon=True)
         lookout.start()
@@ -198,6 +198,11 @@ class Processes:
                 board.tell(error)
                 raise
             first = board.heard(POLL_SECONDS * 4)
+            if first is None and _alone_again(error):
+                first = TrainingError(
+                    "Another of the processes that train together was lost without a word: most "
+                    "likely it was killed because memory ran out. Lower batch_size or max_length."
+                )
             if first is None:
                 board.tell(error)
                 raise
@@ -210,18 +215,23 @@ class Processes:
         self.accelerator.end_training()
 
 
+def _alone_again(error: Exception) -> bool:
+    """Whether an error came of a companion that is gone."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+
+
 class _Board:
     """A place that all processes see, also while they wait for each other."""
 
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-        store, _, _ = next(iter(rendezvous("env://")))
-        self._store: Any = store
+    def __init__(self, rank: int, store: dist.Store) -> None:
+        self._rank, self._store = rank, store
 
     def tell(self, error: BaseException) -> None:
         """Lets the others know why this process ends. What the first one says counts."""
         text = str(error).strip().partition("\n")[0][:500]
-        words = text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
+        name = type(error).__name__
+        words = text if isinstance(error, LabError) else f"{name}: {text}" if text else name
         try:
             self._store.compare_set(_FATE, "", json.dumps({"rank": self._rank, "words": words}))
         except RuntimeError:

@@ -86,6 +86,12 @@ class RunDirectory:
             )
         return cls(path)
 
+    @classmethod
+    def find(cls, name: str, runs: Path) -> RunDirectory:
+        """A run by its folder, or by its id below the folder for runs. Raises RunNotFoundError."""
+        inside = runs / name
+        return cls.open(inside if (inside / CONFIG).is_file() else Path(name))
+
     @property
     def id(self) -> str:
         return self.path.name

@@ -13,7 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tokens", "types", "recipe", "config", "lessons", "settings", "scores", "events", "record"),
+    (
+        "tokens",
+        "types",
+        "recipe",
+        "config",
+        "lessons",
+        "settings",
+        "scores",
+        "events",
+        "record",
+        "cost",
+    ),
     (
         "ahead",
         "embedded",

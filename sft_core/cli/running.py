@@ -30,7 +30,7 @@ from sft_core.export import export as export_run
 from sft_core.jobs import CompareJob, EvaluateJob, PerplexityJob
 from sft_core.readers import read_texts
 from sft_core.record import RunRecord
-from sft_core.rundir import CONFIG, RunDirectory, execute
+from sft_core.rundir import RunDirectory, execute
 from sft_core.runs import new_id
 from sft_core.settings import HOST, launched, leads
 from sft_core.together import execute_together
@@ -127,7 +127,7 @@ def _followed(config: LabConfig, directory: RunDirectory) -> Iterator[RunEvent]:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    directory = _find_run(arguments.run, arguments.runs)
+    directory = RunDirectory.find(arguments.run, arguments.runs)
     config = _asked(directory.config(), arguments.set)
     for prompt, answers in _answers(directory, config, arguments.prompt):
         if arguments.json:
@@ -177,7 +177,7 @@ def _answers(
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    directory = _find_run(arguments.run, arguments.runs)
+    directory = RunDirectory.find(arguments.run, arguments.runs)
     config = _asked(directory.config(), arguments.set)
     texts = read_texts(Path(arguments.text)) if arguments.text else ()
     rows = _rows(directory, arguments.data, may_be_none=bool(arguments.text))
@@ -248,17 +248,11 @@ def _perplexities(
     return found
 
 
-def _find_run(name: str, runs: Path) -> RunDirectory:
-    """A run by its folder, or by its id below the folder for runs."""
-    inside = runs / name
-    return RunDirectory.open(inside if (inside / CONFIG).is_file() else Path(name))
-
-
 # -- export, demo -----------------------------------------------------------------------------
 
 
 def export(arguments: argparse.Namespace) -> int:
-    directory = _find_run(arguments.run, arguments.runs)
+    directory = RunDirectory.find(arguments.run, arguments.runs)
     target = arguments.out or Path(f"{directory.id}.zip")
     export_run(directory, target)
     print(target)
