@@ -129,7 +129,9 @@ HOST: Final = Host.from_environment(os.environ)
 
 def launched() -> int:
     """How many processes were started to train one model together, as ``accelerate launch`` and
-    ``torchrun`` say it."""
+    ``torchrun`` say it: they number each one, too."""
+    if "RANK" not in os.environ:
+        return 1
     try:
         return int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:

@@ -123,7 +123,8 @@ class _Run:
     # -- the order of things ------------------------------------------------------------------
 
     def events(self) -> Iterator[RunEvent]:
-        set_seed(self.config.train.seed % 2**32)  # numpy takes no larger one
+        # numpy takes no larger seed; processes that share a batch drop different activations.
+        set_seed((self.config.train.seed + self.learner.processes.rank) % 2**32)
         forget_peak(self.learner.device)
         try:
             with _memory_explained(self.config), threads_for(self.learner.bare):

@@ -105,6 +105,7 @@ def test_the_environment_says_how_many_and_which(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("RANK", raising=False)
     assert (launched(), leads()) == (1, True)
     monkeypatch.setenv("WORLD_SIZE", "4")
+    assert (launched(), leads()) == (1, True)  # a machine's setting, and nobody was launched
     monkeypatch.setenv("RANK", "3")
     assert (launched(), leads()) == (4, False)
     monkeypatch.setenv("WORLD_SIZE", "many")

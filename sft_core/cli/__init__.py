@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    made = argparse.ArgumentParser(prog="python -m sft_core", description=__doc__)
-    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    top = argparse.ArgumentParser(prog="python -m sft_core", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         made = commands.add_parser(run.__name__, help=help, description=help, allow_abbrev=False)
@@ -55,4 +55,4 @@ def parser() -> argparse.ArgumentParser:
     looking.add_commands(command)
     running.add_commands(command)
     costing.add_commands(command)
-    return made
+    return top
