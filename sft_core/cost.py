@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from sft_core.events import RunStarted, StepLogged
 from sft_core.record import RunRecord
 from sft_core.types import ConfigError, DataError
 
-SECONDS: int = 3600
+SECONDS: Final = 3600
+"""In an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,14 @@ def estimate(
     _sensible(price_per_hour, rows, epochs, gpus, speedup)
     started, steps = _measured(record)
     rate = median(step.tokens_per_second for step in steps)
-    passes = steps[-1].epoch  # of all rows, until the last step
-    elapsed = steps[-1].time - started.time
-    beside = max(1.0, elapsed * rate / (passes * started.tokens))
+    first, last = steps[0], steps[-1]
+    # What comes before the first step comes once, however long a run is, so it is left out.
+    learning = (last.epoch - first.epoch) * started.tokens / rate
+    beside = max(1.0, (last.time - first.time) / learning)
     per_row = started.tokens / started.train_rows
     rows = started.train_rows if rows is None else rows
     if epochs is None:
-        epochs = started.total_steps / steps[-1].step * passes
+        epochs = started.total_steps / last.step * last.epoch
     tokens = round(per_row * rows * epochs)
     hours = tokens / rate * beside / (gpus * speedup) / SECONDS
     return Cost(
@@ -96,9 +99,9 @@ def _measured(record: RunRecord) -> tuple[RunStarted, tuple[StepLogged, ...]]:
     since = record.of(StepLogged)
     if started is not None:
         since = tuple(step for step in since if step.time >= started.time)
-    if started is None or not since or started.resumed_from:
+    if started is None or len(since) < 2:
         raise DataError(
-            "This run has no steps to measure from its start on. Train a few steps first "
-            "(--set max_steps=20), without resuming."
+            "This run logged no two steps, so there is no rate to measure. Train a few steps "
+            "first (--set max_steps=50)."
         )
     return started, since

@@ -129,6 +129,8 @@ class Learner:
         if self.sharded:
             others = range(self.processes.count)
             due = max(len(self._share(micro_batches, rank)) for rank in others)
+        if len(work) >= due:
+            return work
         shortest = min(
             (at for dealt in micro_batches for at in dealt), key=self._lengths.__getitem__
         )
@@ -225,9 +227,9 @@ class Learner:
         self.bare.eval()
         dealt = by_length([len(row.ids) for row in rows], EVAL_BATCHES * self.config.batch_size)
         found = torch.zeros(2, dtype=torch.float64)
-        rank, count = self.processes.rank, self.processes.count
+        rank, many = self.processes.rank, self.processes.count
         # Where weights are sharded, a process that has no batch left computes for the others.
-        rounds = range(0, len(dealt), count) if self.sharded else range(0, len(dealt) - rank, count)
+        rounds = range(0, len(dealt), many) if self.sharded else range(0, len(dealt) - rank, many)
         for at in rounds:
             if should_stop():
                 return None

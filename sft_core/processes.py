@@ -224,7 +224,7 @@ def _alone_again(error: Exception) -> bool:
 class _Board:
     """A place that all processes see, also while they wait for each other."""
 
-    def __init__(self, rank: int, store: dist.Store) -> None:
+    def __init__(self, rank: int, store: Any) -> None:
         self._rank, self._store = rank, store
 
     def tell(self, error: BaseException) -> None:

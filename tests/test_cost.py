@@ -71,9 +71,9 @@ def test_one_slow_step_does_not_set_the_rate() -> None:
 )
 def test_numbers_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be more than 0"):
-        estimate(record(250.0), 1.0, **wrong)  # type: ignore[arg-type]
+        estimate(record(250.0, 250.0), 1.0, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cannot be negative"):
-        estimate(record(250.0), -1.0)
+        estimate(record(250.0, 250.0), -1.0)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_numbers_that_make_no_sense(wrong: dict[str, float]) -> None:
     [
         RunRecord(LabConfig()),
         RunRecord(LabConfig(), [BEGAN]),
-        record(250.0, start=replace(BEGAN, resumed_from=5)),
+        record(250.0),
     ],
-    ids=["nothing", "no step", "resumed"],
+    ids=["nothing", "no step", "one step"],
 )
-def test_a_run_without_a_measured_start(empty: RunRecord) -> None:
-    with pytest.raises(DataError, match="no steps to measure"):
+def test_a_run_without_a_rate(empty: RunRecord) -> None:
+    with pytest.raises(DataError, match="no two steps"):
         estimate(empty, 1.0)
 
 
 def test_steps_before_the_latest_start_do_not_count() -> None:
-    events = [replace(STEP, step=9, tokens_per_second=9.0, time=1.0), *record(250.0).events]
+    events = [replace(STEP, step=9, tokens_per_second=9.0, time=1.0), *record(250.0, 250.0).events]
     found = RunRecord(LabConfig(), events)
-    assert len(found.of(StepLogged)) == 2
+    assert len(found.of(StepLogged)) == 3
     assert estimate(found, 1.0).rate == 250.0
