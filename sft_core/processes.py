@@ -138,8 +138,10 @@ class Processes:
             yield
             return
 
-        def agree(_: nn.Module, __: object, out: Any) -> None:
+        def agree(_: nn.Module, __: object, out: Any) -> Any:
+            out.logits = out.logits.contiguous()
             dist.broadcast(out.logits, src=0)
+            return out
 
         hook = model.register_forward_hook(agree)
         try:

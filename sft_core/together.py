@@ -6,7 +6,6 @@ train along in silence, and all end together. torch is only imported once there 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from sft_core.rundir import RunDirectory, execute, never
 from sft_core.runs import new_id
 from sft_core.types import LabError, StorageError
 
-log = logging.getLogger(__name__)
-
 
 def execute_together(
     config: LabConfig, runs: Path, should_stop: Callable[[], bool] = never
@@ -25,8 +22,8 @@ def execute_together(
     """Trains in this process and its companions, in a new folder below ``runs`` that the leading
     one makes, and yields the events there.
 
-    Raises StorageError where the folder cannot be made, and TrainingError in a companion where
-    training failed; the sentence is in the leading process's last event.
+    Raises StorageError where the folder cannot be made. Where training fails, the leading process
+    yields RunFailed with the sentence, and a companion raises its own error.
     """
     from sft_core.processes import Processes
 
