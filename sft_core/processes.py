@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     set_model_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
@@ -121,6 +122,10 @@ class Processes:
         """Has every process take the weights that the one that leads reads. All must call it."""
         state: dict[str, Any] = dict(read()) if self.leads else {}
         if self.sharded:
+            # Without a backward pass after it, a forward pass may leave whole weights in place.
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
             options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
             set_model_state_dict(model, state, options=options)
             return

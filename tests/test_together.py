@@ -26,7 +26,7 @@ from sft_core.rundir import RunDirectory, execute
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = LabConfig(
-    data=DataConfig("six-tasks", rows=24, eval_rows=5),
+    data=DataConfig("six-tasks", rows=11, eval_rows=5),
     template=TemplateConfig("inst-resp"),
     model=ModelConfig("bytes-gpt", width=16, depth=1, heads=2, context=96),
     train=TrainConfig(
@@ -34,7 +34,7 @@ CONFIG = LabConfig(
         batch_size=3,
         accumulation=2,
         max_length=96,
-        learning_rate=0.3,  # so much that the last weights are not the best
+        learning_rate=0.05,  # so much that the last weights are not the best
         schedule="constant",
         warmup_steps=0,
         precision="fp32",
