@@ -114,18 +114,18 @@ class Processes:
         processes must ask; only the one that leads gets them."""
         if not self.sharded:
             return None
+        _part_again(model)
+        once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         whole: dict[str, Any] = get_model_state_dict(model, options=options)
-        return whole
+        # Tied weights were gathered once for each of their names.
+        return {name: weights for name, weights in whole.items() if name in once}
 
     def restore(self, model: nn.Module, read: Callable[[], Mapping[str, Tensor]]) -> None:
         """Has every process take the weights that the one that leads reads. All must call it."""
         state: dict[str, Any] = dict(read()) if self.leads else {}
         if self.sharded:
-            # Without a backward pass after it, a forward pass may leave whole weights in place.
-            for module in model.modules():
-                if isinstance(module, FSDPModule):
-                    module.reshard()
+            _part_again(model)
             options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
             set_model_state_dict(model, state, options=options)
             return
@@ -271,6 +271,14 @@ def _lost(said: Mapping[str, Any]) -> TrainingError:
         f"Process {said['rank']} of those that train together failed, and the others ended with "
         f"it: {said['words']}"
     )
+
+
+def _part_again(model: nn.Module) -> None:
+    """Leaves each process its part of the weights alone. A forward pass may leave them whole, where
+    no backward pass followed it."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def local(weights: Tensor) -> Tensor:
