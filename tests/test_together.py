@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,25 +60,42 @@ sys.exit(main())
 """
 
 
-def launch(tmp: Path, *options: str, script: tuple[str, ...] = ("-m", "sft_core")) -> int:
-    """Trains CONFIG in two processes below ``tmp``/runs, and gives the exit code."""
+def environment(**more: str) -> dict[str, str]:
+    plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **plain, "ACCELERATE_USE_CPU": "true", **more}
+
+
+def command_of(tmp: Path) -> list[str]:
+    """What follows the name of the program: train CONFIG below ``tmp``/runs."""
     (tmp / "run.json").write_text(CONFIG.to_json())
+    return ["train", "--config", str(tmp / "run.json"), "--runs", str(tmp / "runs")]
+
+
+def launch(tmp: Path, *options: str) -> int:
+    """Trains CONFIG in two processes, and gives the launcher's exit code."""
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *options]
     command += ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", *script]
-    command += ["train", "--config", str(tmp / "run.json"), "--runs", str(tmp / "runs")]
-    environment = dict(
-        os.environ,
-        PYTHONPATH=str(ROOT),
-        OMP_NUM_THREADS="1",
-        ACCELERATE_USE_CPU="true",
-        CUDA_VISIBLE_DEVICES="",
-    )
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "sft_core"]
+    command += command_of(tmp)
     with (tmp / "out").open("wb") as out:
         done = subprocess.run(
-            command, env=environment, cwd=ROOT, timeout=180, stdout=out, stderr=out, check=False
+            command, env=environment(), cwd=ROOT, timeout=180, stdout=out, stderr=out, check=False
         )
     return done.returncode
+
+
+def start(tmp: Path, script: str, rank: int, port: int) -> subprocess.Popen[str]:
+    """One of two processes, as a launcher would start it."""
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
+    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *command_of(tmp)],
+        env=environment(**own, **both),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def only_run(runs: Path) -> RunDirectory:
@@ -128,13 +146,16 @@ def test_two_processes_make_the_run_that_one_makes(
 
 
 def test_one_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:
-    script = tmp_path / "fails.py"
-    script.write_text(FAILS)
-    assert launch(tmp_path, "--multi_gpu", script=(str(script),)) == 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [start(tmp_path, FAILS, rank, port) for rank in range(2)]
+    leading, other = (process.communicate(timeout=180)[1] for process in both)
+    assert [process.returncode for process in both] == [1, 1]
     failed = only_run(tmp_path / "runs").read().events[-1]
     assert isinstance(failed, RunFailed)
     assert failed.kind == "TrainingError"
     assert failed.message.startswith("Process 1 of those that train together failed")
     assert failed.message.endswith("Memory ran out over here.")
-    said = (tmp_path / "out").read_text()
-    assert said.count(f"sft_core: {failed.message}") == 1
+    assert leading.count(f"sft_core: {failed.message}") == 1
+    assert "sft_core:" not in other
