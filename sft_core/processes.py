@@ -38,7 +38,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from sft_core.settings import launched
-from sft_core.types import ConfigError, LabError, TrainingError
+from sft_core.types import ConfigError, LabError, StorageError, TrainingError
 
 PATIENCE: Final = timedelta(hours=6)
 """How long processes wait for the one that asks test rows or writes weights. One that failed is
@@ -122,15 +122,20 @@ class Processes:
         return {name: weights for name, weights in whole.items() if name in once}
 
     def restore(self, model: nn.Module, read: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Has every process take the weights that the one that leads reads. All must call it."""
+        """Has every process take the weights that the one that leads reads, tied ones under one
+        name or all. All must call it. Raises StorageError where some are missing."""
+        _part_again(model)
         state: dict[str, Any] = dict(read()) if self.leads else {}
+        if self.leads and (missing := dict(model.named_parameters()).keys() - state.keys()):
+            raise StorageError(f"The saved weights lack {sorted(missing)[0]}, so they are damaged.")
         if self.sharded:
-            _part_again(model)
-            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+            options = StateDictOptions(
+                full_state_dict=True, broadcast_from_rank0=True, strict=False
+            )
             set_model_state_dict(model, state, options=options)
             return
         if state:
-            model.load_state_dict(state)
+            model.load_state_dict(state, strict=False)
         if not self.alone:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)

@@ -38,6 +38,11 @@ def test_weights_are_taken_back() -> None:
     Processes().restore(one, other.state_dict)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert local(one.lm_head.weight) is one.lm_head.weight
+    tied = {name: tensor for name, tensor in other.state_dict().items() if "lm_head" not in name}
+    Processes().restore(one, lambda: tied)
+    del tied["model.norm.weight"]
+    with pytest.raises(StorageError, match=r"weights lack model\.norm\.weight"):
+        Processes().restore(one, lambda: tied)
 
 
 def test_an_error_alone_stays_what_it_is() -> None:
