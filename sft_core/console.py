@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 from tqdm import tqdm
 
+from sft_core.cost import Cost
 from sft_core.dealing import Layouts, percent
 from sft_core.events import (
     Answered,
@@ -82,8 +83,9 @@ def _figures(step: StepLogged) -> str:
 
 
 @contextmanager
-def ctrl_c(stream: TextIO) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C (or a polite kill) asks for a stop, the second breaks off."""
+def ctrl_c(stream: TextIO | None) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C (or a polite kill) asks for a stop, the second breaks off. The
+    ``stream`` is told so, where there is one."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield never
@@ -93,7 +95,8 @@ def ctrl_c(stream: TextIO) -> Iterator[Callable[[], bool]]:
     def ask(number: int, _: FrameType | None) -> None:
         stop.set()
         signal.signal(number, handlers[signal.Signals(number)])
-        stream.write("\nStopping after this step. Press Ctrl-C again to break off.\n")
+        if stream is not None:
+            stream.write("\nStopping after this step. Press Ctrl-C again to break off.\n")
 
     for number in handlers:
         signal.signal(number, ask)
@@ -194,6 +197,25 @@ def perplexities(read: Mapping[Side, Perplexity]) -> str:
     one = read[sides[0]]
     counted = f"{one.documents:,} texts, {one.tokens:,} tokens, {one.bytes:,} bytes predicted"
     return "\n".join([*lines, counted])
+
+
+def costs(found: Cost) -> str:
+    """Hours and price of a longer run, and what they rest on."""
+    many = f"{found.gpus} devices" if found.gpus > 1 else "one device"
+    beside = found.beside - 1
+    return "\n".join(
+        [
+            f"{found.hours:,.2f} hours, {found.price:,.2f} at {found.price_per_hour:g} an hour",
+            "",
+            f"{found.tokens:,} tokens: {found.rows:,} rows of {found.tokens_per_row:,.1f} tokens, "
+            f"{found.epochs:g} epochs",
+            f"measured: {found.rate:,.0f} tokens/s in training, {found.trained_rate:,.0f} of them "
+            f"trained; evaluation, samples and saving took {beside:.0%} more time",
+            f"assumed: {many}, each {found.speedup:g} times as fast as the measured one and none "
+            "waiting for another; rows as long as the measured ones; no time to start, download "
+            "or queue",
+        ]
+    )
 
 
 def diagnosis(report: Diagnosis, width: int = 88) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from sft_core import documents
 from sft_core.batch import Batch, Labelled, collate, flat, pieces
+from sft_core.dealing import Plan
 from sft_core.head import Losses, can_fuse, losses_from_head
 from sft_core.loss import graded, head_on_targets, targets
 from sft_core.models import SMALL, arguments
@@ -36,14 +37,16 @@ class Forward:
         self.fused = not sharded and can_fuse(bare)
         self._worth = _worth_of_a_piece(self.device, sum(p.numel() for p in bare.parameters()))
 
-    def batches(self, rows: Sequence[Labelled]) -> list[Batch]:
-        """``rows`` as batches without waste: one of documents end to end, or pieces of like length
-        that are padded."""
+    def cut(self, lengths: Sequence[int], rows: Sequence[int]) -> Plan:
+        """Cuts a micro-batch, as positions of rows, into what is computed at a time: all of it
+        where rows lie end to end, else pieces of like length, which need little padding."""
         if self.flat:
-            return [flat(rows)]
-        lengths = [len(row.ids) for row in rows]
-        cut = pieces(lengths, range(len(rows)), self._worth)
-        return [collate([rows[at] for at in piece], self._pad) for piece in cut]
+            return (tuple(rows),) if rows else ()
+        return pieces(lengths, rows, self._worth)
+
+    def lay(self, rows: Sequence[Labelled]) -> Batch:
+        """Rows as one batch: end to end, or padded to the longest."""
+        return flat(rows) if self.flat else collate(rows, self._pad)
 
     def __call__(self, model: Any, batch: Batch, scale: float = 1.0) -> Losses:
         """The losses of a batch's target positions under ``model``, which is ``bare`` or what

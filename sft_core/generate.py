@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from sft_core.config import GenerateConfig
 from sft_core.encode import encode_prompt, stop_sequences
 from sft_core.events import Answered, AnswerEvent, Side, TextGenerated
-from sft_core.models import Opened, arguments, require_context, threads_for
+from sft_core.models import Opened, arguments, reading, require_context, threads_for
 from sft_core.pace import never
 from sft_core.sampling import Sampler
 from sft_core.sandbox import render, render_many
@@ -287,7 +287,6 @@ def _told(
 # -- many at once -----------------------------------------------------------------------------
 
 
-@torch.inference_mode()
 def answer_batch(
     voice: Voice,
     prompts: Sequence[Sequence[int]],
@@ -303,6 +302,17 @@ def answer_batch(
     """
     for prompt in prompts:
         require_context(voice.context, len(prompt))
+    with reading(voice.model):
+        return _answered(voice, prompts, stops, max_new_tokens, should_stop)
+
+
+def _answered(
+    voice: Voice,
+    prompts: Sequence[Sequence[int]],
+    stops: Sequence[Ids],
+    max_new_tokens: int,
+    should_stop: Callable[[], bool],
+) -> list[Answer]:
     rows = _Rows(voice, prompts)
     answers: list[Answer | None] = [None] * len(prompts)
     while rows.left:

@@ -8,13 +8,12 @@ so that number is known beforehand and nothing has to be rescaled afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from sft_core.batch import Batch, Labelled
@@ -22,8 +21,9 @@ from sft_core.config import TrainConfig
 from sft_core.dealing import Plan, by_length, steps, steps_an_epoch, total_steps
 from sft_core.events import KindLoss
 from sft_core.forward import Forward
-from sft_core.models import Opened, pad_id, precision
+from sft_core.models import Opened, pad_id, precision, reading
 from sft_core.pace import never
+from sft_core.processes import Processes, local
 from sft_core.schedule import optimizer, scheduler
 from sft_core.types import IGNORE_INDEX, KINDS, ConfigError, NonFiniteLossError
 
@@ -69,27 +69,28 @@ class Learner:
 
     def __init__(self, opened: Opened, config: TrainConfig, rows: Sequence[Labelled]) -> None:
         self.config = config
-        # Autocast is our own: accelerate fixes a precision for the life of the process, and the
-        # compute process trains many runs.
-        self.accelerator = Accelerator(mixed_precision="no")
-        self.device = self.accelerator.device
+        self.processes = Processes()
+        self.accelerator = self.processes.accelerator
+        self.device = self.processes.device
         self.precision = precision(config, opened.parameters, self.device)
         self.bare: Any = opened.model
         if config.gradient_checkpointing:
             self._save_activations()
-        self._model: Any = self.accelerator.prepare(opened.model)
+        self._model: Any = self.processes.share(opened.model)
         self._rows = rows
         self._lengths = [len(row.ids) for row in rows]
-        self.forward = Forward(self.bare, self.precision, pad_id(opened.tokenizer))
+        self.forward = Forward(
+            self.bare, self.precision, pad_id(opened.tokenizer), sharded=self.sharded
+        )
         self.steps_per_epoch = steps_an_epoch(self._lengths, config)
         self.total = total_steps(self._lengths, config)
         self.done = 0  # optimiser steps
         self._optimizer = optimizer(self._model, config)
         self._scheduler = scheduler(self._optimizer, config, self.total)
-        if config.batch_size < self.accelerator.num_processes:
+        if config.batch_size < self.processes.count:
             raise ConfigError(
                 f"batch_size {config.batch_size} cannot be shared by "
-                f"{self.accelerator.num_processes} processes. Raise it to at least that."
+                f"{self.processes.count} processes. Raise it to at least that."
             )
 
     def _save_activations(self) -> None:
@@ -109,15 +110,29 @@ class Learner:
 
     def _work(self, micro_batches: Plan) -> list[Batch]:
         """What this process computes for a step. All processes take part in a step, so one that
-        gets no row takes a masked one."""
-        rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        work = [
-            batch
+        gets no row takes a masked one; and where weights are sharded all compute equally many
+        batches, since each needs the others' parts."""
+        mine = self._share(micro_batches, self.processes.rank)
+        work = [self.forward.lay([self._rows[at] for at in part]) for part in mine]
+        due = 1
+        if self.sharded:
+            others = range(self.processes.count)
+            due = max(len(self._share(micro_batches, rank)) for rank in others)
+        if len(work) >= due:
+            return work
+        shortest = min(
+            (at for dealt in micro_batches for at in dealt), key=self._lengths.__getitem__
+        )
+        masked = self.forward.lay([_Masked(self._rows[shortest])])
+        return work + [masked] * (due - len(work))
+
+    def _share(self, micro_batches: Plan, rank: int) -> list[tuple[int, ...]]:
+        """The rows of a step that process number ``rank`` computes, one batch after the other."""
+        return [
+            part
             for positions in micro_batches
-            if (mine := positions[rank::count])
-            for batch in self.forward.batches([self._rows[at] for at in mine])
+            for part in self.forward.cut(self._lengths, positions[rank :: self.processes.count])
         ]
-        return work or self.forward.batches([_Masked(self._rows[micro_batches[0][0]])])
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -130,25 +145,29 @@ class Learner:
         """
         rows = [self._rows[at] for positions in micro_batches for at in positions]
         trained = sum(label != IGNORE_INDEX for row in rows for label in row.labels)
-        if self._any(should_stop()):
+        if self.processes.any(should_stop()):
             return None
         self._model.train()
         tally = torch.zeros(len(KINDS), 3, device=self.device)
         work = self._work(micro_batches)
         for number, batch in enumerate(work, 1):
             # Where several processes must stay in step, only the check above counts.
-            if number > 1 and self.accelerator.num_processes == 1 and should_stop():
+            if number > 1 and self.processes.count == 1 and should_stop():
                 self._optimizer.zero_grad()
                 return None
             tally += self._backward(batch, trained, number == len(work))
-        return self._apply(self._all(tally).cpu(), sum(len(row.ids) for row in rows), trained)
+        return self._apply(
+            self.processes.sum(tally).cpu(), sum(len(row.ids) for row in rows), trained
+        )
 
     def _backward(self, batch: Batch, trained: int, is_last: bool) -> Tensor:
         """Adds a micro-batch's gradients, and gives its part of the step's tally: summed loss,
         right predictions and number of trained tokens of each kind, (kinds, 3)."""
-        waiting = nullcontext() if is_last else self.accelerator.no_sync(self._model)
+        # Sharded gradients are reduced at once: whole ones may not fit.
+        now = is_last or self.sharded
+        waiting = nullcontext() if now else self.accelerator.no_sync(self._model)
         # Processes' gradients are averaged, so each counts as many times as there are.
-        scale = self.accelerator.num_processes / trained
+        scale = self.processes.count / trained
         with waiting, self.forward.attending(batch):
             found = self.forward(self._model, batch, scale)
             self.accelerator.backward(found.total)
@@ -190,14 +209,18 @@ class Learner:
         self.bare.eval()
         dealt = by_length([len(row.ids) for row in rows], EVAL_BATCHES * self.config.batch_size)
         found = torch.zeros(2, dtype=torch.float64)
-        for positions in dealt[self.accelerator.process_index :: self.accelerator.num_processes]:
+        rank, many = self.processes.rank, self.processes.count
+        # Where weights are sharded, a process that has no batch left computes for the others.
+        rounds = range(0, len(dealt), many) if self.sharded else range(0, len(dealt) - rank, many)
+        for at in rounds:
             if should_stop():
                 return None
-            for batch in self.forward.batches([rows[at] for at in positions]):
-                with torch.no_grad(), self.forward.attending(batch):
-                    each = self.forward(self.bare, batch).each
-                found += torch.tensor([each.sum(dtype=torch.float64), len(each)])
-        total, count = self._all(found.to(self.device)).tolist()
+            chosen = [rows[row] for row in dealt[at + rank]] if at + rank < len(dealt) else []
+            batch = self.forward.lay(chosen or [_Masked(rows[0])])
+            with reading(self.bare), self.forward.attending(batch):
+                each = self.forward(self.bare, batch).each
+            found += torch.tensor([each.sum(dtype=torch.float64), len(each)])
+        total, count = self.processes.sum(found.to(self.device)).tolist()
         loss = total / count
         if not math.isfinite(loss):
             raise NonFiniteLossError(
@@ -207,8 +230,9 @@ class Learner:
         return loss, int(count)
 
     def finite(self) -> bool:
-        """Whether every weight is a finite number."""
-        return all(bool(torch.isfinite(weights).all()) for weights in self.bare.parameters())
+        """Whether every weight is a finite number. Where weights are sharded all must ask."""
+        here = all(bool(torch.isfinite(local(w)).all()) for w in self.bare.parameters())
+        return not self.processes.any(not here) if self.sharded else here
 
     def require_finite(self) -> None:
         """Raises NonFiniteLossError where a step has spoilt the weights."""
@@ -227,19 +251,17 @@ class Learner:
     @property
     def leads(self) -> bool:
         """Whether this is the process that writes, asks and scores."""
-        return bool(self.accelerator.is_main_process)
+        return self.processes.leads
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.accelerator.wait_for_everyone()
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds a part of the weights only (FSDP)."""
+        return self.processes.sharded
 
-    def _all(self, numbers: Tensor) -> Tensor:
-        """The sum over all processes."""
-        if self.accelerator.num_processes == 1:
-            return numbers
-        added: Tensor = self.accelerator.reduce(numbers, reduction="sum")
-        return added
+    def state(self) -> Mapping[str, Tensor] | None:
+        """The weights to save where the model does not hold them whole; all must ask."""
+        return self.processes.state(self.bare)
 
-    def _any(self, here: bool) -> bool:
-        """Whether it holds in any process."""
-        return bool(self._all(torch.tensor(float(here), device=self.device)) > 0)
+    def restore(self, read: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Takes weights back that the process that leads reads; all must call it."""
+        self.processes.restore(self.bare, read)

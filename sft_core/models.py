@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -303,6 +304,12 @@ def arguments(model: torch.nn.Module, **values: Any) -> dict[str, Any]:
     """Those of ``values`` that the model's forward takes: not all take position ids."""
     known = inspect.signature(type(model).forward).parameters
     return {name: value for name, value in values.items() if name in known}
+
+
+def reading(model: torch.nn.Module) -> AbstractContextManager[Any]:
+    """Inside, ``model`` is computed without gradients. FSDP keeps what it gathers for the steps of
+    training that follow, which must not meet tensors of inference mode."""
+    return torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
 
 
 # -- saving -----------------------------------------------------------------------------------

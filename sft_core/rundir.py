@@ -22,7 +22,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -85,6 +85,12 @@ class RunDirectory:
                 f"There is no run in {path}. Train one first, or check the name."
             )
         return cls(path)
+
+    @classmethod
+    def find(cls, name: str, runs: Path) -> RunDirectory:
+        """A run by its folder, or by its id below the folder for runs. Raises RunNotFoundError."""
+        inside = runs / name
+        return cls.open(inside if (inside / CONFIG).is_file() else Path(name))
 
     @property
     def id(self) -> str:
@@ -252,9 +258,13 @@ def _drop_half_a_line(file: BinaryIO) -> None:
 
 
 def execute(
-    config: LabConfig, directory: RunDirectory, should_stop: Callable[[], bool] = never
+    config: LabConfig,
+    directory: RunDirectory,
+    should_stop: Callable[[], bool] = never,
+    within: AbstractContextManager[None] | None = None,
 ) -> Iterator[RunEvent]:
     """Trains in this process and writes the log: each event is on disk before it is yielded.
+    Training happens ``within`` a context where one is given, whose errors count as its own.
 
     Whatever happens, the log gets an end: an error becomes RunFailed with a sentence, a closed
     iterator RunInterrupted. Raises StorageError where the log itself cannot be written.
@@ -262,7 +272,7 @@ def execute(
     directory.claim()
     ended = False
     try:
-        for event in _explained(config, directory, should_stop):
+        for event in _explained(config, directory, should_stop, within or nullcontext()):
             directory.append(event)
             ended = is_end(event)
             yield event
@@ -275,7 +285,10 @@ def execute(
 
 
 def _explained(
-    config: LabConfig, directory: RunDirectory, should_stop: Callable[[], bool]
+    config: LabConfig,
+    directory: RunDirectory,
+    should_stop: Callable[[], bool],
+    within: AbstractContextManager[None],
 ) -> Iterator[RunEvent]:
     """The events of training; an exception becomes the last of them."""
 
@@ -285,7 +298,8 @@ def _explained(
     try:
         from sft_core.train import train
 
-        yield from train(config, directory.path, run=directory.id, should_stop=stop)
+        with within:
+            yield from train(config, directory.path, run=directory.id, should_stop=stop)
     except LabError as error:
         message = str(error)
         kind = type(error).__name__

@@ -125,3 +125,19 @@ def _parse(variable: str, text: str, kind: str) -> object:
 
 
 HOST: Final = Host.from_environment(os.environ)
+
+
+def launched() -> int:
+    """How many processes were started to train one model together, as ``accelerate launch`` and
+    ``torchrun`` say it: they number each one, too."""
+    if "RANK" not in os.environ:
+        return 1
+    try:
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        return 1
+
+
+def leads() -> bool:
+    """Whether this process speaks for all that were launched together."""
+    return os.environ.get("RANK", "0") == "0"

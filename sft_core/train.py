@@ -7,12 +7,14 @@ Rows become tokens in ``prepare``, weights change in ``learner`` and reach the d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from sft_core import heap
 from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
@@ -36,7 +38,7 @@ from sft_core.events import (
     StepLogged,
     Warned,
 )
-from sft_core.generate import Voice, answer_batch, prompt_ids
+from sft_core.generate import ON_REQUEST, Voice, answer_batch, prompt_ids
 from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import (
@@ -52,6 +54,7 @@ from sft_core.pace import (
 )
 from sft_core.peak import Utilisation
 from sft_core.prepare import Prepared, keep, prepare
+from sft_core.processes import Processes
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
 from sft_core.smoothing import Smoothed
@@ -75,8 +78,9 @@ def train(
     HOST.check(config)
     brake = Brake(should_stop, min(config.train.max_minutes or math.inf, HOST.max_minutes))
     prepared = yield from prepare(config, brake)
-    if prepared is None:
-        yield RunStopped(step=0, reason=brake.reason, run_dir=str(run_dir))
+    # A process that was stopped here takes the others along, which would wait for it.
+    if Processes().any(prepared is None) or prepared is None:
+        yield RunStopped(step=0, reason=brake.reason or ON_REQUEST, run_dir=str(run_dir))
         return
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
@@ -131,13 +135,15 @@ class _Run:
         self.saved: int | None = None  # step of the newest weights on disk
         self.evaluated: int | None = None  # the last step that the eval loss was computed after
         # A process that left the others alone inside a step would hang them; see Learner.
-        alone = learner.accelerator.num_processes == 1
-        self.halt: Callable[[], bool] = brake if alone else never
+        self.halt: Callable[[], bool] = brake if learner.processes.alone else never
+        # Whoever asks the model: one process for all, or all of them where each holds a part.
+        self.asks = learner.leads or learner.sharded
 
     # -- the order of things ------------------------------------------------------------------
 
     def events(self) -> Iterator[RunEvent]:
-        set_seed(self.config.train.seed % 2**32)  # numpy takes no larger one
+        # numpy takes no larger seed; processes that share a batch drop different activations.
+        set_seed((self.config.train.seed + self.learner.processes.rank) % 2**32)
         forget_peak(self.learner.device)
         try:
             with _memory_explained(self.config), threads_for(self.learner.bare), heap.kept():
@@ -151,7 +157,8 @@ class _Run:
             raise NonFiniteLossError(f"{error} {self._kept()}") from None
         except _Halted:
             yield from self._save_model()
-            yield RunStopped(step=self.step, reason=self.brake.reason, run_dir=str(self.run_dir))
+            reason = self.brake.reason or ON_REQUEST  # of another process
+            yield RunStopped(step=self.step, reason=reason, run_dir=str(self.run_dir))
 
     def _advance(self, micro_batches: Plan) -> Iterator[RunEvent]:
         """One step and whatever is due after it."""
@@ -164,7 +171,7 @@ class _Run:
         smoothed = self.smoothed.add(learnt.loss)
         if self.step % self.config.train.log_every == 0 or self.step == self.learner.total:
             yield self._logged(learnt, smoothed)
-        if self.rhythm.due():
+        if self._last_due():
             yield from self._save_last()
         if self.step < self.learner.total:
             yield from self._look(self.step)
@@ -309,10 +316,10 @@ class _Run:
 
     def _score(self) -> Iterator[RunEvent]:
         """Exact match on the test rows."""
-        if not self.prepared.test or not self.learner.leads:
+        if not self.prepared.test or not self.asks:
             return
         yield PhaseEntered(phase=f"Asking {len(self.prepared.test):,} test rows")
-        with self.clock.timing("score"):
+        with self.clock.timing("score"), self.learner.processes.in_step(self.learner.bare):
             score = self._graded()
         if score is None:
             raise _Halted
@@ -329,10 +336,10 @@ class _Run:
     def _sample(self) -> Iterator[RunEvent]:
         """Greedy answers to the fixed prompts, so that only the weights make a difference."""
         examples = self.prepared.samples
-        if not examples or not self.learner.leads:
+        if not examples or not self.asks:
             return
         template, limit = self.prepared.template, self.config.generate.max_new_tokens
-        with self.clock.timing("sample"):
+        with self.clock.timing("sample"), self.learner.processes.in_step(self.learner.bare):
             prompts = [prompt_ids(example, template, self.voice.tokenizer) for example in examples]
             answers = answer_batch(self.voice, prompts, self.stops, limit, self.halt)
         if self.halt():
@@ -348,54 +355,66 @@ class _Run:
 
     # -- weights ------------------------------------------------------------------------------
 
+    def _last_due(self) -> bool:
+        """Whether to save the newest weights now. All processes save where each holds a part."""
+        due = self.rhythm.due()
+        return self.learner.processes.told(due) if self.learner.sharded else due
+
     def _save_last(self) -> Iterator[RunEvent]:
         """Saves the newest weights; what cannot be saved now is tried again later."""
-        if not self.learner.leads or not self.learner.finite():
+        if not self.asks or not self.learner.finite():
             return
         with self.rhythm.saving():
-            try:
-                store(self.run_dir / LAST, self._write)
-            except StorageError as error:
-                yield Warned(code="not-saved", message=str(error))
-                return
-        self.saved = self.step
-        yield CheckpointSaved(step=self.step, path=LAST, eval_loss=None)
+            refusal = self._stored(LAST)
+        yield from self._told_of(LAST, refusal, None)
 
     def _save_best(self, loss: float) -> Iterator[RunEvent]:
-        if self.learner.leads:
-            try:
-                store(self.run_dir / BEST, self._write)
-            except StorageError as error:
-                yield Warned(code="not-saved", message=str(error))
-                return
-            self.saved = self.step
-            yield CheckpointSaved(step=self.step, path=BEST, eval_loss=loss)
-        self.best = (self.step, loss)
-        self.learner.wait()
+        refusal = self.learner.processes.told(self._stored(BEST))
+        if refusal is None:
+            self.best = (self.step, loss)
+        yield from self._told_of(BEST, refusal, loss)
+
+    def _told_of(self, path: str, refusal: str | None, loss: float | None) -> Iterator[RunEvent]:
+        """Weights that were saved, or why they could not be."""
+        if refusal is not None:
+            yield Warned(code="not-saved", message=refusal)
+            return
+        self.saved = self.step
+        yield CheckpointSaved(step=self.step, path=path, eval_loss=loss)
+
+    def _stored(self, path: str) -> str | None:
+        """Saves the weights in force; gives the sentence where the disk refuses."""
+        state = self.learner.state()
+        try:
+            if self.learner.leads:
+                store(self.run_dir / path, partial(self._write, state))
+        except StorageError as error:
+            return str(error)
+        return None
 
     def _restore_best(self) -> None:
         """Takes the weights with the lowest eval loss back into the model."""
         if self.best is not None and self.best[0] != self.step:
-            best = read_model(self.run_dir / BEST)
-            self.learner.bare.load_state_dict(best.state_dict())
+            self.learner.restore(lambda: read_model(self.run_dir / BEST).state_dict())
             self.step = self.best[0]
 
     def _save_model(self) -> Iterator[RunEvent]:
         """Leaves the weights in force as the run's result. Raises StorageError."""
-        if self.step == 0 or not self.learner.leads:
+        if self.step == 0 or not self.asks:
             return
         self.learner.require_finite()
-        if self.best is not None and self.best[0] == self.step:
+        state = self.learner.state()
+        best = self.best is not None and self.best[0] == self.step
+        if self.learner.leads and best:
             share(self.run_dir / BEST, self.run_dir / MODEL)
-        else:
-            store(self.run_dir / MODEL, self._write)
-        self.saved = self.step
-        loss = self.best[1] if self.best is not None and self.best[0] == self.step else None
-        yield CheckpointSaved(step=self.step, path=MODEL, eval_loss=loss)
+        elif self.learner.leads:
+            store(self.run_dir / MODEL, partial(self._write, state))
+        loss = self.best[1] if self.best is not None and best else None
+        yield from self._told_of(MODEL, None, loss)
 
-    def _write(self, folder: Path) -> None:
-        template = self.prepared.template
-        save(self.learner.bare, self.opened.tokenizer, template, folder, self.end)
+    def _write(self, state: Mapping[str, Tensor] | None, folder: Path) -> None:
+        template, tokenizer = self.prepared.template, self.opened.tokenizer
+        save(self.learner.bare, tokenizer, template, folder, self.end, state=state)
 
     def _kept(self) -> str:
         if self.saved is None:

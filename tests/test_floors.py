@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "smoothing",
         "events",
         "record",
+        "cost",
     ),
     (
         "ahead",
@@ -69,6 +70,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluate",
         "perplexity",
         "prepare",
+        "processes",
         "learner",
         "train",
     ),
@@ -82,6 +84,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "worker",
         "jobqueue",
         "runs",
+        "together",
         "export",
     ),
     ("reports", "console", "cli", "__main__", "ui"),

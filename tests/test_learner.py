@@ -279,7 +279,6 @@ def test_weights_that_are_not_finite_are_found() -> None:
 # -- several processes ------------------------------------------------------------------------
 
 TOGETHER = """
-import os, sys
 import torch
 torch.set_num_threads(1)
 from tests.test_learner import learner
@@ -288,10 +287,8 @@ losses = [one.optimise(plan).loss for plan in one.steps()]
 evaluated = one.mean_loss(one._rows)
 if one.leads:
     print(*losses, *evaluated, float(sum(p.abs().sum() for p in one.bare.parameters())))
-# Gloo's threads abort a process now and then while the interpreter takes itself apart, long after
-# the work is done, so it is left at once.
-sys.stdout.flush()
-os._exit(0)
+one.processes.wait()
+one.accelerator.end_training()
 """
 
 

@@ -1,5 +1,5 @@
 """The lab without a page: ``python -m sft_core inspect``, ``doctor``, ``train``, ``compare``,
-``evaluate``, ``export`` and ``demo``.
+``evaluate``, ``export``, ``demo`` and ``cost``.
 
 Results go to standard output, as JSON where a program may want them; progress and errors go to
 standard error, an error as one sentence. Exit code 0 means done (a stopped run is done), 1 that
@@ -7,6 +7,7 @@ the work or a part of it failed, 2 that the command was wrong.
 
 looking   inspect, doctor: what would be trained, and what is wrong with it
 running   train, compare, evaluate, export, demo
+costing   cost: what a longer run would take
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from sft_core.cli import looking, running
+from sft_core.cli import costing, looking, running
 from sft_core.cli.common import FAILED, USAGE, complain
 from sft_core.types import ConfigError, LabError, RunNotFoundError
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. argparse itself leaves with 2."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -41,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sft_core", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m sft_core", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         made = commands.add_parser(run.__name__, help=help, description=help, allow_abbrev=False)
@@ -52,4 +54,5 @@ def _parser() -> argparse.ArgumentParser:
 
     looking.add_commands(command)
     running.add_commands(command)
-    return parser
+    costing.add_commands(command)
+    return top

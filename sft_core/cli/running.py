@@ -30,9 +30,10 @@ from sft_core.export import export as export_run
 from sft_core.jobs import CompareJob, EvaluateJob, PerplexityJob
 from sft_core.readers import read_texts
 from sft_core.record import RunRecord
-from sft_core.rundir import CONFIG, RunDirectory, execute
+from sft_core.rundir import RunDirectory, execute
 from sft_core.runs import new_id
-from sft_core.settings import HOST
+from sft_core.settings import HOST, launched, leads
+from sft_core.together import execute_together
 from sft_core.types import ConfigError, DataError, Example, LabError, Message
 from sft_core.worker import use_cores
 
@@ -71,13 +72,33 @@ def add_commands(command: AddCommand) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     config = _config(arguments.config).with_settings(arguments.set)
-    directory = RunDirectory.create(arguments.runs / new_id(), config)
     last = None
-    for last in _followed(config, directory):
+    for last in _trained(config, arguments.runs):
         print(to_json(last), flush=True)
     if isinstance(last, RunFailed | RunInterrupted):
         return complain(last.message, FAILED)
     return OK
+
+
+def _trained(config: LabConfig, runs: Path) -> Iterator[RunEvent]:
+    """The events of a new run, of this process or of all that were launched with it; none where
+    another one of those leads."""
+    if launched() == 1:
+        yield from _followed(config, RunDirectory.create(runs / new_id(), config))
+        return
+    use_cores()
+    progress = Progress(sys.stderr)
+    try:
+        with ctrl_c(sys.stderr if leads() else None) as should_stop:
+            for event in execute_together(config, runs, should_stop):
+                progress.show(event)
+                yield event
+    except LabError:
+        if leads():
+            raise
+        raise SystemExit(FAILED) from None  # the process that leads says why
+    finally:
+        progress.close()
 
 
 def _config(name: str | None) -> LabConfig:
@@ -106,7 +127,7 @@ def _followed(config: LabConfig, directory: RunDirectory) -> Iterator[RunEvent]:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    directory = _find_run(arguments.run, arguments.runs)
+    directory = RunDirectory.find(arguments.run, arguments.runs)
     config = _asked(directory.config(), arguments.set)
     for prompt, answers in _answers(directory, config, arguments.prompt):
         if arguments.json:
@@ -156,7 +177,7 @@ def _answers(
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    directory = _find_run(arguments.run, arguments.runs)
+    directory = RunDirectory.find(arguments.run, arguments.runs)
     config = _asked(directory.config(), arguments.set)
     texts = read_texts(Path(arguments.text)) if arguments.text else ()
     rows = _rows(directory, arguments.data, may_be_none=bool(arguments.text))
@@ -227,17 +248,11 @@ def _perplexities(
     return found
 
 
-def _find_run(name: str, runs: Path) -> RunDirectory:
-    """A run by its folder, or by its id below the folder for runs."""
-    inside = runs / name
-    return RunDirectory.open(inside if (inside / CONFIG).is_file() else Path(name))
-
-
 # -- export, demo -----------------------------------------------------------------------------
 
 
 def export(arguments: argparse.Namespace) -> int:
-    directory = _find_run(arguments.run, arguments.runs)
+    directory = RunDirectory.find(arguments.run, arguments.runs)
     target = arguments.out or Path(f"{directory.id}.zip")
     export_run(directory, target)
     print(target)
