@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
+from sft_core.adapters import attach, load_adapter, merged, save_adapter
 from sft_core.batch import Plan
-from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
+from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
 from sft_core.encode import end_of_turn, stop_sequences
 from sft_core.evaluate import grade
@@ -40,6 +41,7 @@ from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
 from sft_core.prepare import Prepared, keep, prepare
+from sft_core.recipe import lora_advice
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
 from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
@@ -68,6 +70,8 @@ def train(
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
         opened = open_model(config.model, prepared.template, config.train.seed)
+        if config.train.method == "lora":
+            opened = attach(opened, config.lora, config.train.seed)
         learner = Learner(opened, config.train, prepared.train)
     if learner.total > HOST.max_steps:
         raise LimitError(
@@ -103,6 +107,7 @@ class _Run:
         self.stops = stop_sequences(
             prepared.template, opened.tokenizer, config.generate.stop_tokens
         )
+        self.has_adapter = config.train.method == "lora"
         self.clock, self.meter = Clock(), Meter()
         self.rhythm = Rhythm()
         self.step = 0
@@ -215,6 +220,8 @@ class _Run:
                 message=f"The warm-up of {wanted} steps is cut to {warmup}, half of this run's "
                 f"{total}.",
             )
+        if advice := lora_advice(self.config.train):
+            yield Warned(code="lora-rate", message=advice)
         policy = self.config.policy
         if not self.end:
             yield Warned(
@@ -343,8 +350,11 @@ class _Run:
     def _restore_best(self) -> None:
         """Takes the weights with the lowest eval loss back into the model."""
         if self.best is not None and self.best[0] != self.step:
-            best = read_model(self.run_dir / BEST)
-            self.learner.bare.load_state_dict(best.state_dict())
+            if self.has_adapter:
+                load_adapter(self.learner.bare, self.run_dir / BEST / ADAPTER)
+            else:
+                best = read_model(self.run_dir / BEST)
+                self.learner.bare.load_state_dict(best.state_dict())
             self.step = self.best[0]
 
     def _save_model(self) -> Iterator[RunEvent]:
@@ -356,13 +366,19 @@ class _Run:
             share(self.run_dir / BEST, self.run_dir / MODEL)
         else:
             store(self.run_dir / MODEL, self._write)
+        if self.has_adapter:
+            share(self.run_dir / MODEL / ADAPTER, self.run_dir / ADAPTER)
         self.saved = self.step
         loss = self.best[1] if self.best is not None and self.best[0] == self.step else None
         yield CheckpointSaved(step=self.step, path=MODEL, eval_loss=loss)
 
     def _write(self, folder: Path) -> None:
-        template = self.prepared.template
-        save(self.learner.bare, self.opened.tokenizer, template, folder, self.end)
+        """A plain transformers folder; adapters are merged there, and stand alone in it as well."""
+        model, template = self.learner.bare, self.prepared.template
+        state = merged(model) if self.has_adapter else None
+        save(model, self.opened.tokenizer, template, folder, self.end, state=state)
+        if self.has_adapter:
+            save_adapter(model, folder / ADAPTER, self.config.model)
 
     def _kept(self) -> str:
         if self.saved is None:

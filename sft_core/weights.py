@@ -218,9 +218,13 @@ def _why_not(folder: Path, error: Exception) -> str:
 def count_from_config(config: PretrainedConfig) -> int:
     """Parameters of the model that ``config`` describes, without memory for any of them. Tied
     weights count once."""
+    return sum(parameter.numel() for parameter in without_weights(config).parameters())
+
+
+def without_weights(config: PretrainedConfig) -> PreTrainedModel:
+    """The model that ``config`` describes, on the meta device: shapes and no numbers."""
     with quiet(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def count_from_headers(folder: Path) -> int:

@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "audit",
         "plots",
     ),
-    ("batch", "loss", "weights", "models"),
+    ("batch", "loss", "weights", "models", "adapters"),
     (
         "pace",
         "schedule",
