@@ -179,7 +179,8 @@ def trainable_count(config: ModelConfig, lora: LoraConfig, added: int = 0) -> in
     model = skeleton(config)
     layers = (model.get_submodule(name) for name in _targets(model, lora))
     count: int = sum(lora.rank * sum(layer.weight.shape) for layer in layers)
-    return count + added * len(_tables(model)) * model.get_input_embeddings().weight.shape[1]
+    width: int = model.get_input_embeddings().weight.shape[1]
+    return count + added * len(_tables(model)) * width
 
 
 def _lora_layers(model: nn.Module) -> dict[str, Any]:
@@ -228,6 +229,7 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: ModelConfig) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     settings = copy.copy(model.peft_config[NAME])
     settings.inference_mode = True
+    settings.target_modules = sorted(settings.target_modules)  # a set, in an order of chance
     if find(base.name).origin is Origin.HUB:
         # The folder that it was read from is nobody else's.
         settings.base_model_name_or_path, settings.revision = base.name, base.revision
