@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,9 +25,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sft_core.catalogue import Origin, find
-from sft_core.config import ModelConfig
+from sft_core.config import LabConfig, ModelConfig
+from sft_core.events import Warned
 from sft_core.models import Opened, skeleton
-from sft_core.recipe import LoraConfig
+from sft_core.recipe import LoraConfig, lora_advice
 from sft_core.types import ConfigError, ModelError
 
 NAME: Final = "default"
@@ -157,6 +158,23 @@ def _tables(model: PreTrainedModel) -> list[str]:
 def _is_tied(model: PreTrainedModel) -> bool:
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+# -- what to tell -----------------------------------------------------------------------------
+
+
+def lora_notes(config: LabConfig) -> Iterator[Warned]:
+    """What to tell before the first step about settings that will disappoint."""
+    if config.train.method != "lora":
+        return
+    if advice := lora_advice(config.train):
+        yield Warned(code="lora-rate", message=advice)
+    if find(config.model.name).origin is Origin.RANDOM:
+        yield Warned(
+            code="lora-random",
+            message="LoRA freezes the model, and this one starts from random weights, so there is "
+            "little to build on. Set method to full, or choose a model that was trained before.",
+        )
 
 
 # -- what learns ------------------------------------------------------------------------------

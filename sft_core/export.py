@@ -35,13 +35,15 @@ events.jsonl    everything that happened, one event a line
 test.jsonl      the rows kept back for testing
 {script}
 """
-ADAPTED: Final = """adapter/        what LoRA learnt, alone; model/ has it merged. PeftModel.from_pretrained puts it
-                onto the model that the run started from. Where the template added tokens,
-                resize that model's embeddings to the vocab_size of model/config.json first
+ADAPTED: Final = """adapter/        what LoRA learnt, alone; model/ has it merged. With peft, and on the model
+                that the run started from: PeftModel.from_pretrained(base, "adapter").
+                Where the template added tokens, resize that model's embeddings to the
+                vocab_size in model/config.json first
 """
-AGAIN: Final = """train.py        does the run again: needs torch and transformers{peft}, and the files
-                settings.json, train.jsonl, eval.jsonl and steps.jsonl beside it, and
-                the folder base/ where there is one: the model that the run started from"""
+AGAIN: Final = """train.py        does the run again: needs torch and transformers{peft},
+                and the files settings.json, train.jsonl, eval.jsonl and steps.jsonl
+                beside it, and the folder base/ where there is one: the model that the
+                run started from"""
 NOT_AGAIN: Final = (
     "There is no script to do it again, since what it needs cannot be read now: {why}"
 )

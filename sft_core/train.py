@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from sft_core.adapters import attach, load_adapter, merged, save_adapter
+from sft_core.adapters import attach, load_adapter, lora_notes, merged, save_adapter
 from sft_core.batch import Plan
 from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
@@ -41,7 +41,6 @@ from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
 from sft_core.prepare import Prepared, keep, prepare
-from sft_core.recipe import lora_advice
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
 from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
@@ -220,8 +219,7 @@ class _Run:
                 message=f"The warm-up of {wanted} steps is cut to {warmup}, half of this run's "
                 f"{total}.",
             )
-        if advice := lora_advice(self.config.train):
-            yield Warned(code="lora-rate", message=advice)
+        yield from lora_notes(self.config)
         policy = self.config.policy
         if not self.end:
             yield Warned(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from sft_core.config import DataConfig
+from sft_core.config import DataConfig, LoraConfig
 from sft_core.events import Graded, RunQueued
 from sft_core.jobs import EvaluateJob
 from sft_core.record import RunRecord
@@ -40,7 +40,7 @@ def start(runs: Runs, settings: Settings, choices: Choices, run: str | None) -> 
     """-> (run id, line, events drawn so far) for a run that was queued; the line says why where
     it was not, and then the run that was followed stays."""
     try:
-        config = contract(choices).but(train=settings.config())
+        config = contract(choices).but(train=settings.config(), lora=settings.lora())
         if not rows_of(config.data).splits.train:
             raise ConfigError("There are no rows to train on. Lower the held-out and eval rows.")
         seen = look(config, conversation(choices))
@@ -176,7 +176,7 @@ def grade(runs: Runs, run: str | None) -> Iterator[tuple[Any, Any]]:
 
 def begin_with(preset: str) -> tuple[Any, ...]:
     """The settings of a preset, for every control of the form."""
-    return adopt.settings(settings_form.PRESETS[preset][1])
+    return adopt.settings(settings_form.PRESETS[preset][1], LoraConfig())
 
 
 def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
@@ -184,7 +184,8 @@ def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
     hand."""
     try:
         wanted = settings_form.suitable(model_config(choices).name)
-        untouched = settings.config() in [train for _, train in settings_form.PRESETS.values()]
+        known = [(train, LoraConfig()) for _, train in settings_form.PRESETS.values()]
+        untouched = (settings.config(), settings.lora()) in known
     except LabError:
         untouched = False
     if not untouched:

@@ -115,6 +115,7 @@ def _facts(record: RunRecord) -> list[list[str]]:
         facts += [
             ["on", f"{started.device}, {started.precision}", "Where the model computes, and how"],
             ["parameters", f"{started.parameters:,}", "Of the model, added tokens included"],
+            *_learning(started),
             [
                 "trained tokens",
                 f"{started.trained_tokens:,} an epoch ({share:.0%})",
@@ -122,6 +123,15 @@ def _facts(record: RunRecord) -> list[list[str]]:
             ],
         ]
     return facts
+
+
+def _learning(started: RunStarted) -> list[list[str]]:
+    """How many parameters learn, where that is not all of them."""
+    if started.trainable == started.parameters:
+        return []
+    share = started.trainable / started.parameters
+    how = "Of the adapters and of added tokens' embeddings; the model's own stay as they are"
+    return [["trained parameters", f"{started.trainable:,} ({share:.2%})", how]]
 
 
 def _notes(record: RunRecord) -> list[dict[str, str]]:

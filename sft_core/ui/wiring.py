@@ -235,7 +235,7 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     gr.on(
         [
             page.data.config.change,
-            *(settings[name].change for name in settings_form.LENGTHS),
+            *(settings[name].change for name in settings_form.TOLD),
         ],
         say,
         inputs,
