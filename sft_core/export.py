@@ -35,8 +35,8 @@ events.jsonl    everything that happened, one event a line
 test.jsonl      the rows kept back for testing
 {script}
 """
-ADAPTED: Final = """adapter/        what LoRA learnt, alone; model/ has it merged. With peft, and on the model
-                that the run started from: PeftModel.from_pretrained(base, "adapter").
+ADAPTED: Final = """adapter/        what LoRA learnt, alone; model/ has it merged. With peft, on the
+                model that the run started from: PeftModel.from_pretrained(base, "adapter").
                 Where the template added tokens, resize that model's embeddings to the
                 vocab_size in model/config.json first
 """

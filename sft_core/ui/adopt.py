@@ -20,7 +20,7 @@ from sft_core.ui.session import (
     preset_choices,
     preset_source,
 )
-from sft_core.ui.settings_form import LORA, OPTIONAL, Settings
+from sft_core.ui.settings_form import LORA, OPTIONAL, USUAL_LORA, Settings
 
 LOADED: Final = 5
 """How many outputs the rows themselves take."""
@@ -111,7 +111,7 @@ def _preset(name: str, model: str) -> Any:
     return gr.update(choices=listed, value=name if name in dict(listed).values() else FALLBACK)
 
 
-def settings(train: TrainConfig, lora: LoraConfig) -> tuple[Any, ...]:
+def settings(train: TrainConfig, lora: LoraConfig = USUAL_LORA) -> tuple[Any, ...]:
     """Updates for every control of the Train tab's form, in the order of ``Settings``."""
     values = {field.name: getattr(train, field.name) for field in fields(train)}
     values |= {LORA + field.name: getattr(lora, field.name) for field in fields(lora)}

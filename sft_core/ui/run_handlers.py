@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from sft_core.config import DataConfig, LoraConfig
+from sft_core.config import DataConfig
 from sft_core.events import Graded, RunQueued
 from sft_core.jobs import EvaluateJob
 from sft_core.record import RunRecord
@@ -176,7 +176,7 @@ def grade(runs: Runs, run: str | None) -> Iterator[tuple[Any, Any]]:
 
 def begin_with(preset: str) -> tuple[Any, ...]:
     """The settings of a preset, for every control of the form."""
-    return adopt.settings(settings_form.PRESETS[preset][1], LoraConfig())
+    return adopt.settings(settings_form.PRESETS[preset][1])
 
 
 def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
@@ -184,8 +184,8 @@ def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
     hand."""
     try:
         wanted = settings_form.suitable(model_config(choices).name)
-        known = [(train, LoraConfig()) for _, train in settings_form.PRESETS.values()]
-        untouched = (settings.config(), settings.lora()) in known
+        known = [train for _, train in settings_form.PRESETS.values()]
+        untouched = settings.config() in known and settings.lora() == settings_form.USUAL_LORA
     except LabError:
         untouched = False
     if not untouched:

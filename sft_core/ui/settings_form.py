@@ -28,6 +28,8 @@ OPTIONAL: Final = ("max_steps", "max_minutes")
 """The settings that may be left empty."""
 LORA: Final = "lora_"
 """What the names of controls begin with that spell the adapters and not the training itself."""
+USUAL_LORA: Final = LoraConfig()
+"""The adapters of every preset."""
 PARROT, SCRATCH, TALKING, TUTORIAL = "parrot", "scratch", "talking", "tutorial"
 TALKING_LORA: Final = "talking-lora"
 PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
