@@ -50,8 +50,8 @@ def attach(opened: Opened, lora: LoraConfig, seed: int) -> Opened:
     """
     from peft import inject_adapter_in_model
 
-    model = opened.model
-    settings = _peft_config(model, lora, _targets(model, lora), _new_rows(opened))
+    model, targets = opened.model, _targets(opened.model, lora)
+    settings = _peft_config(model, lora, targets, _new_rows(opened, targets))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # A model may mix Linear and Conv1D; peft sets each right and tells about each.
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out")
@@ -132,7 +132,7 @@ def _listed(names: Any) -> str:
 # -- new tokens -------------------------------------------------------------------------------
 
 
-def _new_rows(opened: Opened) -> list[int]:
+def _new_rows(opened: Opened, targets: list[str]) -> list[int]:
     """The ids that the template added. Raises ConfigError where peft could not train them."""
     rows = sorted(
         id for text in opened.added if (id := opened.tokenizer.token_to_id(text)) is not None
@@ -143,6 +143,11 @@ def _new_rows(opened: Opened) -> list[int]:
         raise ConfigError(
             "The template adds tokens, and this model's head has a bias, which LoRA cannot train "
             "beside new tokens. Set method to full, or missing_tokens to text."
+        )
+    if rows and any(opened.model.get_submodule(name) is head for name in targets):
+        raise ConfigError(
+            "The template adds tokens, whose rows of the head are trained by themselves, so the "
+            "head can take no adapter. Leave it out of lora.targets, or set missing_tokens to text."
         )
     return rows
 

@@ -91,8 +91,8 @@ def export(directory: RunDirectory, target: Path) -> Path:
 def _files(directory: RunDirectory, weights: Path) -> Iterator[tuple[Path, str]]:
     for file in sorted(weights.rglob("*")):
         if file.is_file():
-            name = file.relative_to(weights)
-            yield file, str(name) if name.parts[0] == ADAPTER else f"model/{name}"
+            place = file.relative_to(weights)
+            yield file, str(place) if place.parts[0] == ADAPTER else f"model/{place}"
     for name in (CONFIG, TEMPLATE, EVENTS, TEST_ROWS):
         if (directory.path / name).is_file():
             yield directory.path / name, name

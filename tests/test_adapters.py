@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PhiConfig, PreTrainedModel
@@ -216,6 +217,29 @@ def test_the_head_sees_target_positions_alone(kind: str) -> None:
     torch.testing.assert_close(narrow, whole, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "targets", "new"),
+    [*((kind, (), 2) for kind in MODELS), ("untied", ("lm_head",), 0)],
+)
+def test_the_loss_in_training_is_that_of_the_whole_model(
+    kind: str, targets: tuple[str, ...], new: int
+) -> None:
+    """Whatever stands at the head: whoever reads its weight alone would leave its adapter out."""
+    learner = learnt(adapted(MODELS[kind](), replace(LORA, targets=targets), new=new))
+    summed = count = 0.0
+    for row in ROWS:
+        said = logits(learner.bare, torch.tensor([row.ids]))[0, :-1]
+        wanted = torch.tensor(row.labels[1:])
+        summed += float(F.cross_entropy(said, wanted, ignore_index=-100, reduction="sum"))
+        count += int((wanted != -100).sum())
+    found = learner.mean_loss(ROWS)
+    assert found is not None
+    assert found[0] == pytest.approx(summed / count, rel=1e-5)
+    moved = [w for n, w in trained(learner.bare).items() if "lora_B" in n or "trainable" in n]
+    assert moved
+    assert all(weights.abs().sum() > 0 for weights in moved)
+
+
 def test_rows_of_new_tokens_do_not_decay() -> None:
     model = adapted(untied(), new=2).model
     decayed, kept = (group["params"] for group in groups(model, 0.1))
@@ -233,6 +257,11 @@ def test_a_head_with_a_bias_takes_no_new_tokens() -> None:
     with pytest.raises(ConfigError, match=r"head has a bias.*missing_tokens to text"):
         adapted(model, new=1)
     assert adapted(model).trainable > 0
+
+
+def test_a_head_takes_an_adapter_or_new_rows() -> None:
+    with pytest.raises(ConfigError, match=r"head can take no adapter.*lora\.targets"):
+        adapted(untied(), replace(LORA, targets=("lm_head", "q_proj")), new=1)
 
 
 def test_tokens_that_a_template_adds_learn_in_a_real_model() -> None:

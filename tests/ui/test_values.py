@@ -259,6 +259,9 @@ def test_the_facts_tell_how_many_parameters_learn_where_not_all_do() -> None:
 
     assert facts(25_000)["trained parameters"] == "25,000 (1.25%)"
     assert "trained parameters" not in facts(2_000_000)
+    whole = run_view.described(FROM_SCRATCH)
+    low = run_view.described(FROM_SCRATCH.with_settings(["method=lora", "rank=4"]))
+    assert low == f"{whole}, LoRA of rank 4"
 
 
 def test_a_run_is_told_from_queue_to_end() -> None:
