@@ -114,6 +114,12 @@ def _fetch(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
 
 def read_config(folder: Path) -> PretrainedConfig:
     """The configuration of the model in ``folder``. Raises ModelError."""
+    if (folder / "adapter_config.json").is_file():
+        # With peft installed, transformers would fetch whatever base this file names.
+        raise ModelError(
+            f"{folder} holds an adapter, which is no model by itself. Merge it into its base with "
+            "peft (merge_and_unload), and give the folder that save_pretrained then writes."
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} holds no config.json, so it is no transformers model. Give the folder that "

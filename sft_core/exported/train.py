@@ -13,7 +13,8 @@ Beside this file lie
     base/           what it started from, where that is in no package and on no hub
 
 The same rows in the same order from the same start: the losses are those of the run's own log
-(events.jsonl), as closely as the machine and the versions of torch agree.
+(events.jsonl), as closely as the machine and the versions of torch agree. Where there is dropout,
+it falls on other places.
 """
 
 from __future__ import annotations
