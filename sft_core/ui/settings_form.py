@@ -47,7 +47,7 @@ PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
         ),
     ),
     TALKING_LORA: (
-        "The same with LoRA",
+        "A model that can talk already, with LoRA",
         TrainConfig(
             epochs=2,
             batch_size=4,
@@ -309,7 +309,7 @@ def _adapters(lora: LoraConfig, method: gr.Dropdown) -> dict[str, Any]:
             )
         made[LORA + "targets"] = gr.Textbox(
             " ".join(lora.targets),
-            label="Layers that get one",
+            label="Layers with adapters",
             placeholder="every linear layer but the head",
             min_width=120,
             elem_id="set-lora-targets",
