@@ -3,6 +3,7 @@
     <run>/checkpoints/last   the newest weights
     <run>/checkpoints/best   those with the lowest eval loss
     <run>/model              what the run ended with
+    <run>/adapter            of a LoRA run: what it learnt, without the base model
 
 Each is a plain transformers folder. It is written beside its place and then moved in, so that a
 process that is killed at any moment leaves either the old weights or the new ones. (State for
@@ -27,6 +28,9 @@ from sft_core.types import StorageError
 LAST: Final = "checkpoints/last"
 BEST: Final = "checkpoints/best"
 MODEL: Final = "model"
+ADAPTER: Final = "adapter"
+"""What a LoRA run learnt, alone, as peft reads it: in each folder of its weights, which are merged,
+and beside ``model``."""
 SHARE: Final = 0.05
 """Of a run's time, saving ``last`` takes at most about so much."""
 AT_MOST_EVERY: Final = 5.0

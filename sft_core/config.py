@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Final, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sft_core.recipe import PARROT_RUN as PARROT_RUN
-from sft_core.recipe import LoraConfig, require
+from sft_core.recipe import LoraConfig as LoraConfig
 from sft_core.recipe import Precision as Precision
 from sft_core.recipe import Schedule as Schedule
 from sft_core.recipe import TrainConfig as TrainConfig
+from sft_core.recipe import require
 from sft_core.types import ConfigError
 
 CONFIG_VERSION: Final = 1

@@ -1,8 +1,8 @@
 """A run as one zip: its weights, its settings and log, and a script that does it again.
 
-The script (``exported/train.py``) needs torch and transformers alone. The rows go with it as the
-ids and labels that were trained, in the order in which they were dealt out, so that it repeats
-the run rather than something like it.
+The script (``exported/train.py``) needs torch and transformers alone, and peft for a LoRA run. The
+rows go with it as the ids and labels that were trained, in the order in which they were dealt
+out, so that it repeats the run rather than something like it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sft_core import embedded
 from sft_core.catalogue import Origin, find
+from sft_core.checkpoint import ADAPTER
 from sft_core.config import LabConfig
 from sft_core.dealing import steps
 from sft_core.disk import storing
@@ -29,15 +30,21 @@ SCRIPT: Final = Path(__file__).parent / "exported" / "train.py"
 README: Final = """# Run {run} of SFT Lab
 
 model/          the tuned model, for AutoModelForCausalLM and AutoTokenizer
-config.json     everything that was chosen; `python -m sft_core train --config config.json`
+{adapter}config.json     everything that was chosen; `python -m sft_core train --config config.json`
 template.jinja  the chat template in force
 events.jsonl    everything that happened, one event a line
 test.jsonl      the rows kept back for testing
 {script}
 """
-AGAIN: Final = """train.py        does the run again: needs torch and transformers, and the files
-                settings.json, train.jsonl, eval.jsonl and steps.jsonl beside it, and
-                the folder base/ where there is one: the model that the run started from"""
+ADAPTED: Final = """adapter/        what LoRA learnt, alone; model/ has it merged. With peft, on the
+                model that the run started from: PeftModel.from_pretrained(base, "adapter").
+                Where the template added tokens, resize that model's embeddings to the
+                vocab_size in model/config.json first
+"""
+AGAIN: Final = """train.py        does the run again: needs torch and transformers{peft},
+                and the files settings.json, train.jsonl, eval.jsonl and steps.jsonl
+                beside it, and the folder base/ where there is one: the model that the
+                run started from"""
 NOT_AGAIN: Final = (
     "There is no script to do it again, since what it needs cannot be read now: {why}"
 )
@@ -52,6 +59,7 @@ def export(directory: RunDirectory, target: Path) -> Path:
     weights = directory.weights()
     if weights is None:
         raise ModelError("This run has saved no weights, so there is nothing to export.")
+    has_adapter = (weights / ADAPTER).is_dir()
     script = NOT_AGAIN
     extra: list[tuple[str, str]] = []
     files = list(_files(directory, weights))
@@ -59,7 +67,7 @@ def export(directory: RunDirectory, target: Path) -> Path:
         base = list(_base(directory.config()))
         extra = list(_repetition(directory))
         files += base
-        script = AGAIN
+        script = AGAIN.format(peft=", peft for its LoRA" if has_adapter else "")
     except LabError as error:
         script = NOT_AGAIN.format(why=error)
     unfinished = target.with_name(f".{target.name}.part")
@@ -72,7 +80,9 @@ def export(directory: RunDirectory, target: Path) -> Path:
                     archive.write(file, name, packed)
                 for name, text in extra:
                     archive.writestr(name, text)
-                archive.writestr("README.md", README.format(run=directory.id, script=script))
+                adapter = ADAPTED if has_adapter else ""
+                readme = README.format(run=directory.id, adapter=adapter, script=script)
+                archive.writestr("README.md", readme)
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -82,7 +92,8 @@ def export(directory: RunDirectory, target: Path) -> Path:
 def _files(directory: RunDirectory, weights: Path) -> Iterator[tuple[Path, str]]:
     for file in sorted(weights.rglob("*")):
         if file.is_file():
-            yield file, f"model/{file.relative_to(weights)}"
+            place = file.relative_to(weights)
+            yield file, str(place) if place.parts[0] == ADAPTER else f"model/{place}"
     for name in (CONFIG, TEMPLATE, EVENTS, TEST_ROWS):
         if (directory.path / name).is_file():
             yield directory.path / name, name

@@ -44,6 +44,7 @@ from sft_core.weights import (
     read_model,
     unpacked_folder,
     whole_folder,
+    without_weights,
 )
 
 CHAT_TEMPLATE: Final = "chat_template.jinja"
@@ -95,6 +96,11 @@ def size(config: ModelConfig) -> Size:
 def context(config: ModelConfig) -> int:
     """How many tokens a model can attend to, before its weights are loaded."""
     return context_of(_shape(config))
+
+
+def skeleton(config: ModelConfig) -> PreTrainedModel:
+    """The model with all its layers and no memory for any weight. Raises ModelError or HubError."""
+    return without_weights(_shape(config))
 
 
 def _shape(config: ModelConfig) -> PretrainedConfig:

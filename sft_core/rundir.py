@@ -9,6 +9,7 @@
           facts.json       the facts that the training rows held
           checkpoints/     last, best: weights saved on the way
           model/           the weights that the run ended with
+          adapter/         of a LoRA run: what it learnt, without the base model
           error.log        a whole traceback, where something unforeseen went wrong
 
 ``execute`` trains and writes the log; everybody else only reads. Nothing here imports torch until

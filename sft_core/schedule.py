@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from sft_core.adapters import new_rows
 from sft_core.config import Schedule, TrainConfig
 
 
@@ -65,7 +66,7 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         for module in model.modules()
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
-    }
+    } | set(map(id, new_rows(model)))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [p for p in trained if p.dim() > 1 and id(p) not in embeddings]
     chosen = set(map(id, decayed))

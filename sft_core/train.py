@@ -17,7 +17,8 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from sft_core import heap
-from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
+from sft_core.adapters import attach, load_adapter, lora_notes, merged, save_adapter
+from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
 from sft_core.dealing import Plan
 from sft_core.encode import end_of_turn, stop_sequences
@@ -85,6 +86,8 @@ def train(
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
         opened = open_model(config.model, prepared.template, config.train.seed)
+        if config.train.method == "lora":
+            opened = attach(opened, config.lora, config.train.seed)
         learner = Learner(opened, config.train, prepared.train)
     if learner.total > HOST.max_steps:
         raise LimitError(
@@ -127,6 +130,7 @@ class _Run:
             learner.precision,
             learner.accelerator.num_processes,
         )
+        self.has_adapter = config.train.method == "lora"
         self.rhythm = Rhythm()
         self.step = 0
         self.lowest = math.inf  # eval loss after any step of training
@@ -242,6 +246,7 @@ class _Run:
                 message=f"The warm-up of {wanted} steps is cut to {warmup}, half of this run's "
                 f"{total}.",
             )
+        yield from lora_notes(self.config)
         policy = self.config.policy
         if not self.end:
             yield Warned(
@@ -395,7 +400,10 @@ class _Run:
     def _restore_best(self) -> None:
         """Takes the weights with the lowest eval loss back into the model."""
         if self.best is not None and self.best[0] != self.step:
-            self.learner.restore(lambda: read_model(self.run_dir / BEST).state_dict())
+            if self.has_adapter:
+                load_adapter(self.learner.bare, self.run_dir / BEST / ADAPTER)
+            else:
+                self.learner.restore(lambda: read_model(self.run_dir / BEST).state_dict())
             self.step = self.best[0]
 
     def _save_model(self) -> Iterator[RunEvent]:
@@ -409,12 +417,18 @@ class _Run:
             share(self.run_dir / BEST, self.run_dir / MODEL)
         elif self.learner.leads:
             store(self.run_dir / MODEL, partial(self._write, state))
+        if self.has_adapter and self.learner.leads:
+            share(self.run_dir / MODEL / ADAPTER, self.run_dir / ADAPTER)
         loss = self.best[1] if self.best is not None and best else None
         yield from self._told_of(MODEL, None, loss)
 
     def _write(self, state: Mapping[str, Tensor] | None, folder: Path) -> None:
-        template, tokenizer = self.prepared.template, self.opened.tokenizer
-        save(self.learner.bare, tokenizer, template, folder, self.end, state=state)
+        """A plain transformers folder; adapters are merged there, and stand alone in it as well."""
+        model, template = self.learner.bare, self.prepared.template
+        if self.has_adapter:
+            state = merged(model)
+            save_adapter(model, folder / ADAPTER, self.config.model)
+        save(model, self.opened.tokenizer, template, folder, self.end, state=state)
 
     def _kept(self) -> str:
         if self.saved is None:

@@ -114,6 +114,12 @@ def _fetch(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
 
 def read_config(folder: Path) -> PretrainedConfig:
     """The configuration of the model in ``folder``. Raises ModelError."""
+    if (folder / "adapter_config.json").is_file():
+        # With peft installed, transformers would fetch whatever base this file names.
+        raise ModelError(
+            f"{folder} holds an adapter, which is no model by itself. Merge it into its base with "
+            "peft (merge_and_unload), and give the folder that save_pretrained then writes."
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} holds no config.json, so it is no transformers model. Give the folder that "
@@ -218,9 +224,13 @@ def _why_not(folder: Path, error: Exception) -> str:
 def count_from_config(config: PretrainedConfig) -> int:
     """Parameters of the model that ``config`` describes, without memory for any of them. Tied
     weights count once."""
+    return sum(parameter.numel() for parameter in without_weights(config).parameters())
+
+
+def without_weights(config: PretrainedConfig) -> PreTrainedModel:
+    """The model that ``config`` describes, on the meta device: shapes and no numbers."""
     with quiet(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def count_from_headers(folder: Path) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sft_core import embedded
@@ -20,6 +21,7 @@ from sft_core.config import (
     DataConfig,
     GenerateConfig,
     LabConfig,
+    LoraConfig,
     ModelConfig,
     TemplateConfig,
     TrainConfig,
@@ -148,6 +150,36 @@ def test_rows_that_are_gone_cost_the_script_alone(tmp_path: Path) -> None:
     assert "model/model.safetensors" in names
     assert "train.py" not in names
     assert "rows.jsonl" in readme
+
+
+def test_a_lora_run_takes_its_adapter_along_and_is_repeated(tmp_path: Path) -> None:
+    """The markers of this template are new to the model, so their embeddings are learnt too."""
+    config = tiny(method="lora", learning_rate=0.01, warmup_steps=0).but(
+        lora=LoraConfig(rank=4), template=TemplateConfig("chatml")
+    )
+    run = RunDirectory.create(tmp_path / "run", config)
+    assert isinstance(list(execute(config, run))[-1], RunFinished)
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile(export(run, tmp_path / "run.zip")) as archive:
+        archive.extractall(folder)
+    assert not (folder / "model" / "adapter").exists()
+    readme = (folder / "README.md").read_text()
+    assert "adapter/        what LoRA learnt" in readme
+    assert "peft for its LoRA" in readme
+    record = run.read()
+    losses = [float(text) for text in re.findall(r"  loss (\S+)", repeated(folder))]
+    logged = [event.loss for event in record.of(StepLogged)]
+    assert losses == pytest.approx(logged, abs=2e-3)
+    assert logged[-1] < logged[0] - 0.1
+    again = load_file(folder / "retrained" / "adapter" / "adapter_model.safetensors")
+    first = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert again.keys() == first.keys()
+    assert any("trainable_tokens" in name for name in first)
+    for name, tensor in first.items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-3, rtol=0)
+    merged = load_file(folder / "retrained" / "model.safetensors")
+    for name, tensor in load_file(folder / "model" / "model.safetensors").items():
+        torch.testing.assert_close(merged[name], tensor, atol=1e-3, rtol=0)
 
 
 def test_the_rows_in_the_zip_are_those_that_were_trained(unpacked: Path) -> None:

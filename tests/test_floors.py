@@ -57,6 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "documents",
         "weights",
         "models",
+        "adapters",
         "quicker",
         "forward",
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sft_core.config import LabConfig
-from sft_core.recipe import LoraConfig, TrainConfig
+from sft_core.recipe import LoraConfig, TrainConfig, lora_advice
 from sft_core.types import ConfigError
 
 
@@ -32,6 +34,13 @@ def test_adapters_are_chosen_by_dotted_settings() -> None:
     assert config.train.method == "lora"
     assert config.lora == LoraConfig(rank=4, alpha=8, targets=("q_proj", "v_proj"))
     assert LabConfig.from_json(config.to_json()) == config
+
+
+def test_adapters_want_a_higher_rate_than_whole_models() -> None:
+    low = TrainConfig(method="lora", learning_rate=5e-5)
+    assert "5e-05 is low" in lora_advice(low)
+    assert lora_advice(replace(low, learning_rate=1e-4)) == ""
+    assert lora_advice(replace(low, method="full")) == ""
 
 
 def test_a_configuration_of_before_trains_all_weights() -> None:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sft_core import train as train_module
-from sft_core.checkpoint import BEST, LAST, MODEL
+from sft_core.adapters import load_adapter
+from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL
 from sft_core.config import LabConfig
 from sft_core.data import write_jsonl
 from sft_core.events import (
@@ -39,6 +40,7 @@ from sft_core.models import open_folder, save
 from sft_core.pace import never
 from sft_core.prepare import Row
 from sft_core.record import RunRecord, RunStatus
+from sft_core.rundir import is_model
 from sft_core.settings import Host
 from sft_core.smoothing import Smoothed
 from sft_core.train import train
@@ -309,6 +311,57 @@ def test_the_last_weights_are_kept_where_the_best_are_not_wanted(tmp_path: Path)
     assert not (tmp_path / "run" / BEST).exists()
 
 
+def test_the_best_adapters_are_restored_and_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a base that learnt before, with a template whose markers are new to it."""
+    base = tmp_path / "base"
+    finished(configured(tmp_path, "max_steps=20", "learning_rate=0.01"), base)
+    lora = ("method=lora", "rank=8", "template.name=chatml", "learning_rate=0.05")
+    config = overfitting(tmp_path, f"model.name={base / MODEL}", *lora)
+    folder = tmp_path / "run"
+    models: list[torch.nn.Module] = []
+
+    def load(model: torch.nn.Module, place: Path) -> None:
+        models.append(model)
+        load_adapter(model, place)
+
+    monkeypatch.setattr(train_module, "load_adapter", load)
+    record = finished(config, folder)
+    started, finish = record.of(RunStarted)[0], record.of(RunFinished)[0]
+    assert started.added_tokens
+    assert 0 < started.trainable < started.parameters
+    assert 0 < finish.restored_step < 40
+    best = min(event.loss for event in record.of(EvalLogged) if event.step)
+    assert best < record.of(EvalLogged)[0].loss
+    for name in (MODEL, BEST):
+        assert eval_loss(folder / name, config) == pytest.approx(best, abs=1e-5)
+    kept = load_file(folder / ADAPTER / "adapter_model.safetensors")
+    in_force = [weights for weights in models[0].parameters() if weights.requires_grad]
+    assert len(in_force) == len(kept)
+    for weights in in_force:
+        assert any(torch.equal(weights, tensor) for tensor in kept.values())
+    plain = AutoModelForCausalLM.from_pretrained(folder / MODEL)
+    assert plain.num_parameters() == started.parameters
+
+
+def test_a_stopped_lora_run_leaves_a_plain_model_and_its_adapter(tmp_path: Path) -> None:
+    config = configured(tmp_path, "method=lora", "keep_best=false", "learning_rate=0.00005")
+    on_event, should_stop = stop_after(2)
+    events: list[RunEvent] = []
+    for event in run(config, tmp_path / "run", should_stop):
+        events.append(event)
+        on_event(event)
+    assert isinstance(events[-1], RunStopped)
+    assert [e.code for e in events if isinstance(e, Warned)][:2] == ["lora-rate", "lora-random"]
+    for name in (MODEL, LAST):
+        assert is_model(tmp_path / "run" / name)
+        assert open_folder(tmp_path / "run" / name).parameters == (
+            next(e for e in events if isinstance(e, RunStarted)).parameters
+        )
+    assert (tmp_path / "run" / ADAPTER / "adapter_model.safetensors").is_file()
+
+
 def test_a_run_that_makes_everything_worse_says_so(tmp_path: Path) -> None:
     base = tmp_path / "base"
     finished(configured(tmp_path, "max_steps=40", "learning_rate=0.01"), base)
@@ -409,6 +462,7 @@ import sys
 from pathlib import Path
 from sft_core.config import LabConfig
 from sft_core.events import StepLogged
+from sft_core.rundir import is_model
 from sft_core.settings import Host
 from sft_core.train import train
 

@@ -81,6 +81,13 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         read_model(tmp_path)
 
 
+def test_an_adapter_is_no_model_even_beside_one(folder: Path) -> None:
+    named = {"base_model_name_or_path": "elsewhere/model", "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(named))
+    with pytest.raises(ModelError, match=r"holds an adapter.*merge_and_unload"):
+        read_model(folder)
+
+
 def test_a_folder_without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="no weights"):

@@ -1,4 +1,4 @@
-"""Does a run of SFT Lab again, with nothing but torch and transformers.
+"""Does a run of SFT Lab again, with nothing but torch and transformers (and peft where it is LoRA).
 
     python train.py            trains, and saves the model in ./retrained
     python train.py --steps 3  only the first three optimiser steps
@@ -9,10 +9,12 @@ Beside this file lie
     eval.jsonl      the rows that the eval loss is computed on
     steps.jsonl     a step a line: its micro-batches, each a list of row numbers
     model/          what the run ended with
+    adapter/        what LoRA learnt, alone
     base/           what it started from, where that is in no package and on no hub
 
 The same rows in the same order from the same start: the losses are those of the run's own log
-(events.jsonl), as closely as the machine and the versions of torch agree.
+(events.jsonl), as closely as the machine and the versions of torch agree. Where there is dropout,
+it falls on other places.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ def main() -> None:
     settings = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
     steps = read("steps.jsonl")[: arguments.steps]
     model = train(settings, steps)
+    if settings["config"]["train"]["method"] == "lora":
+        model.save_pretrained(arguments.out / "adapter", save_embedding_layers=False)
+        model = model.merge_and_unload()
     model.generation_config = GenerationConfig.from_pretrained(HERE / "model")
     model.save_pretrained(arguments.out)
     AutoTokenizer.from_pretrained(HERE / "model").save_pretrained(arguments.out)
@@ -56,7 +61,10 @@ def train(settings: dict[str, Any], steps: list[list[list[int]]]) -> Any:
     config = settings["config"]["train"]
     rows, held = read("train.jsonl"), read("eval.jsonl")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = start(settings).to(device)
+    model = start(settings)
+    if config["method"] == "lora":
+        model = with_adapters(model, config["seed"])
+    model = model.to(device)
     if config["gradient_checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(
@@ -142,11 +150,13 @@ def rate(schedule: str, at: int, warmup: int, total: int) -> float:
 def groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; biases, norms and embeddings (with a head tied to them) do not."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    decayed = [p for p in model.parameters() if p.dim() > 1 and id(p) not in tables]
+    tables |= {id(p) for name, p in model.named_parameters() if "trainable_tokens" in name}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1 and id(p) not in tables]
     chosen = {id(p) for p in decayed}
     return [
         {"params": decayed, "weight_decay": weight_decay},
-        {"params": [p for p in model.parameters() if id(p) not in chosen], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) not in chosen], "weight_decay": 0.0},
     ]
 
 
@@ -162,6 +172,16 @@ def start(settings: dict[str, Any]) -> Any:
     model = loaded(settings)
     make_room(model, settings["new_ids"], settings["vocabulary"])
     return model
+
+
+def with_adapters(model: Any, seed: int) -> Any:
+    """Freezes the model; low-rank matrices beside its own learn instead, drawn from the seed."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig.from_pretrained(HERE / "adapter")
+    lora.inference_mode = False
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora)
 
 
 def loaded(settings: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from sft_core import catalogue, data, templates
 from sft_core.catalogue import Origin
-from sft_core.config import DataConfig, LabConfig, TrainConfig
+from sft_core.config import DataConfig, LabConfig, LoraConfig, TrainConfig
 from sft_core.types import LabError, TemplateError
 from sft_core.ui import data_panel
 from sft_core.ui.session import (
@@ -20,7 +20,7 @@ from sft_core.ui.session import (
     preset_choices,
     preset_source,
 )
-from sft_core.ui.settings_form import OPTIONAL, Settings
+from sft_core.ui.settings_form import LORA, OPTIONAL, USUAL_LORA, Settings
 
 LOADED: Final = 5
 """How many outputs the rows themselves take."""
@@ -35,7 +35,7 @@ def adopted(config: LabConfig) -> tuple[Any, ...]:
         *_rows(config.data),
         *_source(config.data),
         *_contract(config),
-        *settings(config.train),
+        *settings(config.train, config.lora),
     )
 
 
@@ -111,12 +111,16 @@ def _preset(name: str, model: str) -> Any:
     return gr.update(choices=listed, value=name if name in dict(listed).values() else FALLBACK)
 
 
-def settings(train: TrainConfig) -> tuple[Any, ...]:
+def settings(train: TrainConfig, lora: LoraConfig = USUAL_LORA) -> tuple[Any, ...]:
     """Updates for every control of the Train tab's form, in the order of ``Settings``."""
-    return tuple(_shown(field.name, getattr(train, field.name)) for field in fields(Settings))
+    values = {field.name: getattr(train, field.name) for field in fields(train)}
+    values |= {LORA + field.name: getattr(lora, field.name) for field in fields(lora)}
+    return tuple(_shown(field.name, values[field.name]) for field in fields(Settings))
 
 
 def _shown(name: str, value: Any) -> Any:
     if name in OPTIONAL:
         return "" if value is None else f"{value:g}"
+    if name == LORA + "targets":
+        return " ".join(value)
     return "\n".join(value) if isinstance(value, tuple) else value

@@ -72,9 +72,19 @@ def _of_run(started: RunStarted) -> list[Fact]:
     return [
         ["on", f"{started.device}, {started.precision}", "Where the model computes, and how"],
         ["parameters", f"{started.parameters:,}", "Of the model, added tokens included"],
+        *_learning(started),
         [
             "trained tokens",
             f"{started.trained_tokens:,} an epoch ({share:.0%})",
             f"Of {started.tokens:,} tokens in {started.train_rows:,} rows, padding left out",
         ],
     ]
+
+
+def _learning(started: RunStarted) -> list[Fact]:
+    """How many parameters learn, where that is not all of them."""
+    if started.trainable == started.parameters:
+        return []
+    share = started.trainable / started.parameters
+    how = "Of the adapters and of added tokens' embeddings; the model's own stay as they are"
+    return [["trained parameters", f"{started.trainable:,} ({share:.2%})", how]]

@@ -40,7 +40,7 @@ def start(runs: Runs, settings: Settings, choices: Choices, run: str | None) -> 
     """-> (run id, line, events drawn so far) for a run that was queued; the line says why where
     it was not, and then the run that was followed stays."""
     try:
-        config = contract(choices).but(train=settings.config())
+        config = contract(choices).but(train=settings.config(), lora=settings.lora())
         if not rows_of(config.data).splits.train:
             raise ConfigError("There are no rows to train on. Lower the held-out and eval rows.")
         seen = look(config, conversation(choices))
@@ -184,7 +184,8 @@ def follow_model(settings: Settings, choices: Choices) -> tuple[Any, ...]:
     hand."""
     try:
         wanted = settings_form.suitable(model_config(choices).name)
-        untouched = settings.config() in [train for _, train in settings_form.PRESETS.values()]
+        known = [train for _, train in settings_form.PRESETS.values()]
+        untouched = settings.config() in known and settings.lora() == settings_form.USUAL_LORA
     except LabError:
         untouched = False
     if not untouched:

@@ -269,7 +269,8 @@ def summary(record: RunRecord) -> str:
 def described(config: LabConfig) -> str:
     model = config.model.name.rpartition("/")[2]
     source = config.data.source.rpartition("/")[2]
-    return f"{model} on {source}, {template_title(config)}"
+    method = f", LoRA of rank {config.lora.rank}" if config.train.method == "lora" else ""
+    return f"{model} on {source}, {template_title(config)}{method}"
 
 
 def _when(record: RunRecord, now: float) -> str:

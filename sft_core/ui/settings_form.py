@@ -9,21 +9,30 @@ from typing import Any, Final
 import gradio as gr
 
 from sft_core.catalogue import Origin, find
-from sft_core.config import PARROT_RUN, TrainConfig
+from sft_core.config import PARROT_RUN, LoraConfig, TrainConfig
 from sft_core.dealing import expected_steps, expected_steps_an_epoch
 from sft_core.lessons import FROM_SCRATCH
+from sft_core.recipe import lora_advice
 from sft_core.types import ConfigError, LabError
 from sft_core.ui.lengths import mean_length
-from sft_core.ui.parts import heading
+from sft_core.ui.parts import LIGHT, heading
 from sft_core.ui.session import Choices, contract, given, optional, optional_whole, sentence, whole
 from sft_core.ui.sources import rows_of
 from sft_core.ui.view import dumps
 
 LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation", "packing", "max_length")
 """The settings that say how long a run takes."""
+TOLD: Final = (*LENGTHS, "method", "learning_rate")
+"""The settings that the sentence of what they come to depends on."""
+
 OPTIONAL: Final = ("max_steps", "max_minutes")
 """The settings that may be left empty."""
+LORA: Final = "lora_"
+"""What the names of controls begin with that spell the adapters and not the training itself."""
+USUAL_LORA: Final = LoraConfig()
+"""The adapters of every preset."""
 PARROT, SCRATCH, TALKING, TUTORIAL = "parrot", "scratch", "talking", "tutorial"
+TALKING_LORA: Final = "talking-lora"
 PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
     PARROT: ("The parrot, a small base model", PARROT_RUN),
     SCRATCH: ("A model from random weights", FROM_SCRATCH.train),
@@ -36,6 +45,18 @@ PRESETS: Final[Mapping[str, tuple[str, TrainConfig]]] = {
             max_length=512,
             learning_rate=2e-5,
             weight_decay=0.0,
+        ),
+    ),
+    TALKING_LORA: (
+        "A model that can talk already, with LoRA",
+        TrainConfig(
+            epochs=2,
+            batch_size=4,
+            accumulation=2,
+            max_length=512,
+            learning_rate=2e-4,
+            weight_decay=0.0,
+            method="lora",
         ),
     ),
     TUTORIAL: (
@@ -79,6 +100,10 @@ class Settings:
     packing: bool
     auto_micro_batch: bool
     compile: str
+    lora_rank: float | None
+    lora_alpha: float | None
+    lora_dropout: float | None
+    lora_targets: str
     seed: float | None
     eval_every: float | None
     sample_every: float | None
@@ -119,6 +144,15 @@ class Settings:
             keep_best=self.keep_best,
         )
 
+    def lora(self) -> LoraConfig:
+        """Raises ConfigError that names the field which is empty or cannot work."""
+        return LoraConfig(
+            rank=whole(self.lora_rank, "Rank"),
+            alpha=given(self.lora_alpha, "Alpha"),
+            dropout=given(self.lora_dropout, "Dropout"),
+            targets=tuple(self.lora_targets.replace(",", " ").split()),
+        )
+
 
 # -- values ----------------------------------------------------------------------------------
 
@@ -130,28 +164,40 @@ def consequence_value(
     are known: with packing, the number of steps follows from them."""
     if not rows:
         return {"text": "There are no rows to train on yet.", "level": "warning"}
+    text = (_packed if settings.packing else _in_rows)(settings, rows, mean_length)
+    if advice := lora_advice(settings):
+        return {"text": f"{text} {advice}", "level": "warning"}
+    return {"text": text}
+
+
+def _in_rows(settings: TrainConfig, rows: int, mean_length: float | None) -> str:
     each = settings.batch_size * settings.accumulation
     steps = expected_steps(settings, rows, mean_length)
     epochs = steps / expected_steps_an_epoch(settings, rows, mean_length)
-    if not settings.packing:
-        return {
-            "text": f"{rows:,} rows, {steps:,} step{'s'[: steps != 1]} of {each} "
-            f"row{'s'[: each != 1]}: every row is seen {_times(epochs)}."
-        }
+    return (
+        f"{rows:,} rows, {steps:,} step{'s'[: steps != 1]} of {each} "
+        f"row{'s'[: each != 1]}: every row is seen {_times(epochs)}."
+    )
+
+
+def _packed(settings: TrainConfig, rows: int, mean_length: float | None) -> str:
+    each = settings.batch_size * settings.accumulation
     window = f"window{'s'[: each != 1]} of {settings.max_length:,} tokens"
     if mean_length is None:
-        return {
-            "text": f"{rows:,} rows, packed into steps of {each} {window}. How many steps that "
-            "makes follows from the rows' lengths."
-        }
-    if settings.max_steps is None:
-        epochs = settings.epochs  # windows are never quite full, so steps say it less exactly
-    fill = max(1, min(rows, round(rows / expected_steps_an_epoch(settings, rows, mean_length))))
-    return {
-        "text": f"{rows:,} rows of {mean_length:,.0f} tokens on average, about {steps:,} "
+        return (
+            f"{rows:,} rows, packed into steps of {each} {window}. How many steps that makes "
+            "follows from the rows' lengths."
+        )
+    steps = expected_steps(settings, rows, mean_length)
+    an_epoch = expected_steps_an_epoch(settings, rows, mean_length)
+    # Windows are never quite full, so epochs say it more exactly than steps.
+    epochs = settings.epochs if settings.max_steps is None else steps / an_epoch
+    fill = max(1, min(rows, round(rows / an_epoch)))
+    return (
+        f"{rows:,} rows of {mean_length:,.0f} tokens on average, about {steps:,} "
         f"step{'s'[: steps != 1]} of {each} {window}, some {fill:,} row{'s'[: fill != 1]} each: "
         f"every row is seen {_times(epochs)}."
-    }
+    )
 
 
 def _times(epochs: float) -> str:
@@ -174,7 +220,7 @@ def consequence(settings: Settings, choices: Choices) -> str:
 # -- layout ----------------------------------------------------------------------------------
 
 
-def build(train: TrainConfig) -> dict[str, Any]:
+def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
     """The controls in three groups: what, how, watch."""
     made: dict[str, Any] = {}
 
@@ -227,6 +273,7 @@ def build(train: TrainConfig) -> dict[str, Any]:
         )
         number("warmup_steps", "Warm-up, steps")
         number("weight_decay", "Weight decay", fraction=True)
+    made |= _adapters(lora, made["method"])
     with gr.Accordion("More", open=False, elem_classes="fold"), gr.Row(elem_classes="pairwise"):
         number("max_grad_norm", "Clip gradients at", fraction=True)
         made["precision"] = gr.Dropdown(
@@ -264,3 +311,31 @@ def build(train: TrainConfig) -> dict[str, Any]:
     made["keep_best"] = gr.Checkbox(train.keep_best, label="Keep the best weights by eval loss")
     assert set(made) == {field.name for field in fields(Settings)}
     return made
+
+
+def _adapters(lora: LoraConfig, method: gr.Dropdown) -> dict[str, Any]:
+    """The controls of LoRA, which are there while it is the ``method``."""
+    made: dict[str, Any] = {}
+    with gr.Row(elem_classes="pairwise", visible=with_lora(method.value)) as box:
+        for name, label in (("rank", "Rank"), ("alpha", "Alpha"), ("dropout", "Dropout")):
+            made[LORA + name] = gr.Number(
+                getattr(lora, name),
+                label=label,
+                precision=0 if name == "rank" else None,
+                min_width=120,
+                elem_id=f"set-lora-{name}",
+            )
+        made[LORA + "targets"] = gr.Textbox(
+            " ".join(lora.targets),
+            label="Layers with adapters",
+            placeholder="every linear layer but the head",
+            min_width=120,
+            elem_id="set-lora-targets",
+        )
+    method.change(lambda chosen: gr.update(visible=with_lora(chosen)), method, box, **LIGHT)
+    return made
+
+
+def with_lora(method: str) -> bool:
+    """Whether the controls of LoRA mean anything."""
+    return method == "lora"

@@ -69,7 +69,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
                 label="Begin with settings for",
                 elem_id="train-preset",
             )
-            settings = Fields(Settings, **settings_form.build(config.train))
+            settings = Fields(Settings, **settings_form.build(config.train, config.lora))
         with gr.Column(scale=8):
             consequence_line = view(
                 "line",

@@ -242,7 +242,7 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
         [
             page.data.config.change,
             page.train_tab.select,
-            *(settings[name].change for name in settings_form.LENGTHS),
+            *(settings[name].change for name in settings_form.TOLD),
         ],
         say,
         inputs,

@@ -159,6 +159,31 @@ def test_rows_template_and_settings_follow_the_model_and_come_back(lesson: Page)
     expect(page.locator("#train-preset input")).to_have_value(re.compile("parrot"))
 
 
+def test_the_settings_of_adapters_are_there_while_they_are_the_method(page: Page) -> None:
+    open_tab(page, "train")
+    expect(page.locator("#set-lora-rank")).to_be_hidden()
+    choose(page, "set-method", "LoRA adapters")
+    expect(page.locator("#set-lora-rank input")).to_have_value("16")
+    set_number(page, "learning-rate", "0.00001")
+    expect(page.locator("#consequence")).to_contain_text("1e-05 is low")
+    set_number(page, "learning-rate", "0.001")
+    expect(page.locator("#consequence")).not_to_contain_text("low")
+    set_number(page, "lora-rank", "4")
+    set_number(page, "lora-targets", "c_attn")
+    set_steps(page, 2)
+    page.click("#start")
+    wait_for_state(page, "Failed")
+    expect(page.locator("#status")).to_contain_text("Choose among q_proj")
+    set_number(page, "lora-targets", "")
+    page.click("#start")
+    wait_for_state(page, "Finished", seconds=240)
+    expect(page.locator("#status")).to_contain_text(
+        re.compile(r"trained parameters 58,368 \(2\.70%")
+    )
+    choose(page, "set-method", "All weights")
+    expect(page.locator("#set-lora-rank")).to_be_hidden()
+
+
 def compare_three(page: Page, title: str = "bytes-gpt on six-tasks") -> None:
     open_tab(page, "compare")
     expect(page.locator("#compare-title")).to_contain_text(title)

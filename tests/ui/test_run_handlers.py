@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from sft_core.catalogue import BYTES_GPT
-from sft_core.config import LabConfig, ModelConfig, TemplateConfig, TrainConfig
+from sft_core.config import LabConfig, LoraConfig, ModelConfig, TemplateConfig, TrainConfig
 from sft_core.data import write_jsonl
 from sft_core.events import RunFinished, RunQueued, Score, ScoreLogged, Tally
 from sft_core.lessons import FROM_SCRATCH
@@ -129,6 +129,7 @@ def test_a_run_cannot_start_from_settings_that_cannot_work(runs: Runs) -> None:
         ({"max_steps": "soon"}, "Steps must be a number"),
         ({"learning_rate": None}, "Learning rate is empty"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"lora_rank": 0}, "rank must be at least 1"),
     ):
         settings = Settings(**{**shown, **wrong})  # type: ignore[arg-type]
         run, line, _ = run_handlers.start(runs, settings, from_scratch(), "before")
@@ -145,7 +146,8 @@ def test_a_link_puts_the_runs_own_settings_on_the_page(runs: Runs) -> None:
     config = FROM_SCRATCH.but(
         template=TemplateConfig("inst-resp (edited)", "{{ messages }}"),
         model=ModelConfig(BYTES_GPT, width=64, heads=2),
-        train=TrainConfig(max_steps=7, sample_prompts=("Hi", "Ho")),
+        train=TrainConfig(max_steps=7, sample_prompts=("Hi", "Ho"), method="lora"),
+        lora=LoraConfig(rank=2, alpha=3, targets=("q_proj", "o_proj")),
     )
     directory = a_run(runs, config)
     values = run_handlers.adopt_linked(runs, directory.id)
@@ -155,6 +157,7 @@ def test_a_link_puts_the_runs_own_settings_on_the_page(runs: Runs) -> None:
     assert 64 in values
     settings = Settings(*values[-len(Settings.__dataclass_fields__) :])
     assert settings.config() == config.train
+    assert settings.lora() == config.lora
     assert run_handlers.adopt_linked(runs, None) == (SKIP,) * adopt.OUTPUTS
     end(directory)
 
@@ -166,8 +169,8 @@ def test_settings_follow_the_model_unless_they_were_changed(runs: Runs) -> None:
     preset, *values = run_handlers.follow_model(untouched, smol)
     assert preset == "talking"
     assert len(values) == len(names)
-    changed = replace(untouched, learning_rate=0.5)
-    assert run_handlers.follow_model(changed, smol)[0] == SKIP
+    for changed in (replace(untouched, learning_rate=0.5), replace(untouched, lora_rank=4)):
+        assert run_handlers.follow_model(changed, smol)[0] == SKIP
 
 
 def test_exact_match_makes_a_curve_once_it_was_measured_often_enough(runs: Runs) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tokenizers
 
-from sft_core.config import DataConfig, LabConfig, MaskPolicy, TemplateConfig, TrainOn
+from sft_core.config import DataConfig, LabConfig, LoraConfig, MaskPolicy, TemplateConfig, TrainOn
 from sft_core.dealing import total_steps
 from sft_core.events import (
     Answered,
@@ -34,7 +34,7 @@ from sft_core.events import (
 from sft_core.lessons import FROM_SCRATCH
 from sft_core.record import RunRecord
 from sft_core.tokenizer import Tokenizer
-from sft_core.types import Example, Finding, Message, Reason, Severity
+from sft_core.types import ConfigError, Example, Finding, Message, Reason, Severity
 from sft_core.ui import (
     answers,
     data_panel,
@@ -201,8 +201,9 @@ def test_columns_that_no_format_knows_can_be_mapped_by_hand(tmp_path: Path) -> N
 
 def settings(**values: Any) -> Settings:
     base = FROM_SCRATCH.train
-    known = {name: getattr(base, name) for name in Settings.__dataclass_fields__}
+    known = {name: getattr(base, name, None) for name in Settings.__dataclass_fields__}
     known |= {"max_steps": "", "max_minutes": "", "sample_prompts": ""}
+    known |= {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0, "lora_targets": ""}
     return Settings(**{**known, **values})
 
 
@@ -249,9 +250,40 @@ def test_every_preset_of_settings_is_one_that_the_form_gives_back() -> None:
 
     for _, train in PRESETS.values():
         assert Settings(*shown(train)).config() == train
+        assert Settings(*shown(train)).lora() == LoraConfig()
+        assert "level" not in consequence_value(train, 160)
+
+
+def test_the_form_spells_adapters_and_says_where_they_would_learn_little() -> None:
+    from sft_core.ui.adopt import settings as shown
+
+    made = settings(
+        method="lora", lora_rank=8, lora_alpha=4.5, lora_dropout=0.1, lora_targets="q_proj, v_proj"
+    )
+    lora = LoraConfig(rank=8, alpha=4.5, dropout=0.1, targets=("q_proj", "v_proj"))
+    assert made.lora() == lora
+    assert Settings(*shown(made.config(), lora)).lora() == lora
+    with pytest.raises(ConfigError, match="Rank is empty"):
+        settings(lora_rank=None).lora()
+    low = consequence_value(replace(made.config(), learning_rate=2e-5), 160)
+    assert low["level"] == "warning"
+    assert "2e-05 is low" in low["text"]
 
 
 # -- a run -----------------------------------------------------------------------------------
+
+
+def test_the_facts_tell_how_many_parameters_learn_where_not_all_do() -> None:
+    def facts(trainable: int) -> dict[str, str]:
+        event = replace(started(40), parameters=2_000_000, trainable=trainable)
+        value = run_view.status_value("r", RunRecord(FROM_SCRATCH, [event]))
+        return {name: figure for name, figure, _ in value["facts"]}
+
+    assert facts(25_000)["trained parameters"] == "25,000 (1.25%)"
+    assert "trained parameters" not in facts(2_000_000)
+    whole = run_view.described(FROM_SCRATCH)
+    low = run_view.described(FROM_SCRATCH.with_settings(["method=lora", "rank=4"]))
+    assert low == f"{whole}, LoRA of rank 4"
 
 
 def test_a_run_is_told_from_queue_to_end() -> None:
