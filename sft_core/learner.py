@@ -22,6 +22,7 @@ from sft_core.config import TrainConfig
 from sft_core.loss import count_targets, head_on_targets, summed, targets
 from sft_core.models import SMALL, Opened, arguments, pad_id, precision
 from sft_core.pace import never
+from sft_core.resume import State, learnt, put_back
 from sft_core.schedule import optimizer, scheduler
 from sft_core.types import IGNORE_INDEX, ConfigError, NonFiniteLossError
 
@@ -104,14 +105,15 @@ class Learner:
     # -- which rows ---------------------------------------------------------------------------
 
     def steps(self) -> Iterator[Plan]:
-        """The micro-batches of every optimiser step of the run, as positions of rows."""
-        done, epoch = 0, 0
+        """The micro-batches of every optimiser step that is left, as positions of rows."""
+        done, epoch, begin = 0, 0, self.done
         while True:
             dealt = self._plan(epoch)
             for at in range(0, len(dealt), self.config.accumulation):
                 if done == self.total:
                     return
-                yield dealt[at : at + self.config.accumulation]
+                if done >= begin:
+                    yield dealt[at : at + self.config.accumulation]
                 done += 1
             epoch += 1
 
@@ -196,6 +198,18 @@ class Learner:
         self._optimizer.zero_grad()
         self.done += 1
         return Learnt(loss, rate, norm, tokens, trained)
+
+    # -- going on another time ----------------------------------------------------------------
+
+    def state(self) -> State:
+        """What ``restore`` needs to go on after the steps that are done: between two steps."""
+        kept = learnt(self.bare, self._optimizer, self._scheduler)
+        return kept | State(numbers={"step": self.done})
+
+    def restore(self, state: State) -> None:
+        """Goes on from another learner's ``state``. Raises ResumeError."""
+        put_back(state, self.bare, self._optimizer, self._scheduler)
+        self.done = state.numbers["step"]
 
     # -- measuring ----------------------------------------------------------------------------
 

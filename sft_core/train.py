@@ -7,8 +7,10 @@ Rows become tokens in ``prepare``, weights change in ``learner`` and reach the d
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -40,9 +42,30 @@ from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
 from sft_core.prepare import Prepared, keep, prepare
+from sft_core.resume import (
+    FIRST_SECONDS,
+    digest,
+    draw_from,
+    drawn,
+    forget_state,
+    load_state,
+    moved,
+    progress,
+    require_same_rows,
+    restore_folder,
+    save_state,
+    stand,
+    standing,
+    surroundings,
+)
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
-from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
+from sft_core.types import (
+    LimitError,
+    NonFiniteLossError,
+    StorageError,
+    TrainingError,
+)
 from sft_core.weights import read_model
 
 
@@ -52,18 +75,25 @@ def train(
     *,
     run: str,
     should_stop: Callable[[], bool] = never,
+    resume: bool = False,
+    minutes: float = math.inf,
 ) -> Iterator[RunEvent]:
     """Trains as ``config`` says, yields what happens, and leaves weights in ``run_dir``.
 
     ``should_stop`` is asked at every micro-batch and every generated token; when it says so, what
-    was learnt is saved and the last event is RunStopped, else it is RunFinished. Raises LabError
-    with a sentence for whatever can be explained; weights saved until then stay.
+    was learnt is saved and the last event is RunStopped, else it is RunFinished. With ``resume``
+    the run in ``run_dir`` goes on from its state, as if nothing had happened. ``minutes`` and what
+    the host allows bound this call, ``config.train.max_minutes`` the run in all its parts. Raises
+    LabError with a sentence for whatever can be explained; weights saved until then stay.
     """
     HOST.check(config)
-    brake = Brake(should_stop, min(config.train.max_minutes or math.inf, HOST.max_minutes))
+    done, spent = progress(load_state(run_dir)) if resume else (0, 0.0)
+    left = (config.train.max_minutes or math.inf) - spent / 60
+    limit = min(left, HOST.max_minutes, minutes)
+    brake = Brake(should_stop, limit, told=config.train.max_minutes if limit == left else limit)
     prepared = yield from prepare(config, brake)
     if prepared is None:
-        yield RunStopped(step=0, reason=brake.reason, run_dir=str(run_dir))
+        yield RunStopped(step=done, reason=brake.reason, run_dir=str(run_dir))
         return
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
@@ -76,7 +106,7 @@ def train(
         )
     if learner.leads:
         keep(prepared, run_dir)
-    yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events()
+    yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events(resume)
 
 
 class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
@@ -111,43 +141,54 @@ class _Run:
         self.best: tuple[int, float] | None = None  # step and eval loss of checkpoints/best
         self.saved: int | None = None  # step of the newest weights on disk
         self.evaluated: int | None = None  # the last step that the eval loss was computed after
+        self.looked: int | None = None  # the last step after which all that was due is done
+        self.spent = 0.0  # seconds, in the processes that carried this run before
+        self.extras: dict[str, float] = {}  # figures of others that go on where they were
+        self.resumed_from = 0
         # A process that left the others alone inside a step would hang them; see Learner.
         alone = learner.accelerator.num_processes == 1
         self.halt: Callable[[], bool] = brake if alone else never
 
     # -- the order of things ------------------------------------------------------------------
 
-    def events(self) -> Iterator[RunEvent]:
+    def events(self, resume: bool) -> Iterator[RunEvent]:
         set_seed(self.config.train.seed % 2**32)  # numpy takes no larger one
         forget_peak(self.learner.device)
         try:
             with _memory_explained(self.config), threads_for(self.learner.bare):
+                if resume:
+                    yield from self._take_up()
                 yield self._started()
                 yield from self._notes()
-                yield from self._look(self.step)
+                if self.looked != self.step < self.learner.total:
+                    yield from self._look(self.step)
                 for micro_batches in self.learner.steps():
                     yield from self._advance(micro_batches)
                 yield from self._close()
         except NonFiniteLossError as error:
+            forget_state(self.run_dir)  # it would lead to the same end
             raise NonFiniteLossError(f"{error} {self._kept()}") from None
         except _Halted:
             yield from self._save_model()
+            yield from self._save_state()
             yield RunStopped(step=self.step, reason=self.brake.reason, run_dir=str(self.run_dir))
 
     def _advance(self, micro_batches: Plan) -> Iterator[RunEvent]:
         """One step and whatever is due after it."""
+        before = drawn()
         with self.clock.timing("step"):
             learnt = self.learner.optimise(micro_batches, self.brake)
         if learnt is None:
+            draw_from(before)  # what dropout drew in a step that was broken off is drawn again
             raise _Halted
         self.step += 1
         self.meter.add(learnt.tokens, self.clock.last("step"))
         if self.step % self.config.train.log_every == 0 or self.step == self.learner.total:
             yield self._logged(learnt)
-        if self.rhythm.due():
-            yield from self._save_last()
         if self.step < self.learner.total:
             yield from self._look(self.step)
+        if self.rhythm.due():
+            yield from self._save_last()
 
     def _close(self) -> Iterator[RunEvent]:
         """The last evaluation, the best weights, the final folder, and what they can do."""
@@ -163,10 +204,11 @@ class _Run:
             )
         yield from self._score()
         yield from self._sample()
+        forget_state(self.run_dir)
         yield RunFinished(
             step=finished,
             restored_step=self.step,
-            seconds=self.clock.elapsed(),
+            seconds=self.spent + self.clock.elapsed(),
             run_dir=str(self.run_dir),
         )
 
@@ -183,6 +225,7 @@ class _Run:
             yield from self._score()
         if due(config.sample_every):
             yield from self._sample()
+        self.looked = step
 
     # -- what is told -------------------------------------------------------------------------
 
@@ -204,6 +247,7 @@ class _Run:
             trained_tokens=sum(row.trained for row in rows),
             total_steps=self.learner.total,
             added_tokens=self.opened.added,
+            resumed_from=self.resumed_from,
         )
 
     def _notes(self) -> Iterator[RunEvent]:
@@ -325,8 +369,10 @@ class _Run:
             except StorageError as error:
                 yield Warned(code="not-saved", message=str(error))
                 return
-        self.saved = self.step
-        yield CheckpointSaved(step=self.step, path=LAST, eval_loss=None)
+            self.saved = self.step
+            yield CheckpointSaved(step=self.step, path=LAST, eval_loss=None)
+            if self.clock.elapsed() >= FIRST_SECONDS:
+                yield from self._save_state()
 
     def _save_best(self, loss: float) -> Iterator[RunEvent]:
         if self.learner.leads:
@@ -359,6 +405,43 @@ class _Run:
         self.saved = self.step
         loss = self.best[1] if self.best is not None and self.best[0] == self.step else None
         yield CheckpointSaved(step=self.step, path=MODEL, eval_loss=loss)
+
+    # -- going on another time ----------------------------------------------------------------
+
+    @cached_property
+    def _whose(self) -> str:
+        """What tells these rows from others."""
+        return digest(self.prepared.train, self.prepared.eval)
+
+    def _save_state(self) -> Iterator[RunEvent]:
+        """Saves what another process needs to go on from here. Where several work together each
+        draws numbers of its own, so there only the weights are kept."""
+        learner = self.learner
+        if not learner.done or learner.accelerator.num_processes > 1 or not learner.finite():
+            return
+        seconds = self.spent + self.brake.elapsed()
+        here = surroundings(learner.device, learner.precision)
+        state = learner.state() | drawn() | standing(self, seconds, self._whose, here)
+        try:
+            save_state(self.run_dir, state, has_best=self.best is not None)
+        except StorageError as error:
+            yield Warned(code="not-saved", message=str(error))
+
+    def _take_up(self) -> Iterator[RunEvent]:
+        """Goes on from the saved state. Raises ResumeError where it is of other rows or another
+        model."""
+        state = load_state(self.run_dir)
+        require_same_rows(state, self._whose)
+        self.learner.restore(state)
+        draw_from(state)
+        stand(self, state)
+        self.step = self.resumed_from = self.saved = self.learner.done
+        restore_folder(self.run_dir, has_best=self.best is not None)
+        store(self.run_dir / LAST, self._write)
+        shutil.rmtree(self.run_dir / MODEL, ignore_errors=True)  # those of the stop
+        here = surroundings(self.learner.device, self.learner.precision)
+        if (note := moved(state, here)) is not None:
+            yield Warned(code="resumed-elsewhere", message=note)
 
     def _write(self, folder: Path) -> None:
         template = self.prepared.template

@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pace",
         "schedule",
         "checkpoint",
+        "resume",
         "sampling",
         "generate",
         "evaluate",
