@@ -7,7 +7,7 @@
           stop             exists where somebody asked the run to stop
           test.jsonl       the rows kept back for testing
           facts.json       the facts that the training rows held
-          checkpoints/     last, best: weights saved on the way
+          checkpoints/     last, best: weights saved on the way; state: what resuming needs
           model/           the weights that the run ended with
           error.log        a whole traceback, where something unforeseen went wrong
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,14 +28,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from sft_core.checkpoint import saved_numbers
 from sft_core.config import DataConfig, LabConfig
 from sft_core.disk import explain, started, storing, write_whole
 from sft_core.events import RunEvent, RunFailed, RunInterrupted, from_json, is_end, to_json
-from sft_core.record import RunRecord
+from sft_core.record import RunRecord, RunStatus
 from sft_core.types import (
     DataError,
     Example,
     LabError,
+    ResumeError,
     RunNotFoundError,
     StorageError,
     Template,
@@ -170,6 +173,36 @@ class RunDirectory:
         folders = (self.path / name for name in WEIGHT_FOLDERS)
         return next((folder for folder in folders if is_model(folder)), None)
 
+    # -- going on -----------------------------------------------------------------------------
+
+    def resumable_from(self, status: RunStatus) -> int:
+        """The step that a run of that ``status`` can go on after. Raises ResumeError, with the
+        reason, where it cannot."""
+        if status is RunStatus.FINISHED:
+            raise ResumeError("This run is finished, so there is nothing to resume. Start another.")
+        if not status.over:
+            raise ResumeError("This run is going on. Pause it, or wait until it ends.")
+        numbers = saved_numbers(self.path)
+        if numbers is None:
+            raise ResumeError(
+                "This run has nothing to resume from: it ended before its state was saved. Start "
+                "a new run."
+            )
+        minutes = self.config().train.max_minutes
+        if minutes is not None and numbers["seconds"] >= minutes * 60:
+            raise ResumeError(
+                f"This run has used up its time limit of {minutes:g} minutes (max_minutes). Start "
+                "a new run with a higher one."
+            )
+        return int(numbers["step"])
+
+    def reopen(self) -> None:
+        """Makes an ended run ready to go on, owned by this process. Raises StorageError."""
+        self.claim()
+        with storing(self.path):
+            (self.path / STOP).unlink(missing_ok=True)
+            (self.path / CONFIG).touch()  # among the newest runs again, which are kept
+
     # -- who writes, and whether it should stop -----------------------------------------------
 
     def claim(self) -> None:
@@ -252,9 +285,15 @@ def _drop_half_a_line(file: BinaryIO) -> None:
 
 
 def execute(
-    config: LabConfig, directory: RunDirectory, should_stop: Callable[[], bool] = never
+    config: LabConfig,
+    directory: RunDirectory,
+    should_stop: Callable[[], bool] = never,
+    *,
+    resume: bool = False,
+    minutes: float = math.inf,
 ) -> Iterator[RunEvent]:
-    """Trains in this process and writes the log: each event is on disk before it is yielded.
+    """Trains in this process and writes the log: each event is on disk before it is yielded. With
+    ``resume`` the run goes on from its state; ``minutes`` bound this process's part of it.
 
     Whatever happens, the log gets an end: an error becomes RunFailed with a sentence, a closed
     iterator RunInterrupted. Raises StorageError where the log itself cannot be written.
@@ -262,7 +301,7 @@ def execute(
     directory.claim()
     ended = False
     try:
-        for event in _explained(config, directory, should_stop):
+        for event in _explained(config, directory, should_stop, resume, minutes):
             directory.append(event)
             ended = is_end(event)
             yield event
@@ -275,7 +314,11 @@ def execute(
 
 
 def _explained(
-    config: LabConfig, directory: RunDirectory, should_stop: Callable[[], bool]
+    config: LabConfig,
+    directory: RunDirectory,
+    should_stop: Callable[[], bool],
+    resume: bool,
+    minutes: float,
 ) -> Iterator[RunEvent]:
     """The events of training; an exception becomes the last of them."""
 
@@ -285,7 +328,14 @@ def _explained(
     try:
         from sft_core.train import train
 
-        yield from train(config, directory.path, run=directory.id, should_stop=stop)
+        yield from train(
+            config,
+            directory.path,
+            run=directory.id,
+            should_stop=stop,
+            resume=resume,
+            minutes=minutes,
+        )
     except LabError as error:
         message = str(error)
         kind = type(error).__name__

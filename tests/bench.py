@@ -1,10 +1,11 @@
 """``make bench``: what the lab does a second, beside peers that run interleaved with it.
 
-Six tables: tokens a second in training against transformers' Trainer on the same rows and
+Seven tables: tokens a second in training against transformers' Trainer on the same rows and
 weights; rows a second from messages to labels (``bench_pipeline``) against the tokenizer alone
 and against TRL; how long the lesson from scratch takes from a configuration to its exact match; the
 parrot before and after the runs that its card tells of; the time from a cold start to the first
-right answer beside the base's babble (``bench_aha``, in a browser); and how many masks are right
+right answer beside the base's babble (``bench_aha``, in a browser); runs that are killed and
+resumed (``bench_resume``); and how many masks are right
 over all templates of three packages (``bench_templates``, which fetches them). Figures are medians
 with the spread of the runs.
 """
@@ -33,11 +34,11 @@ from sft_core.prepare import prepare
 from sft_core.tokenizer import Tokenizer
 from sft_core.train import train
 from sft_core.types import IGNORE_INDEX
-from tests import bench_aha, bench_templates, bench_tokenizers
+from tests import bench_aha, bench_resume, bench_templates, bench_tokenizers
 from tests.bench_pipeline import bench_pipeline
 from tests.bench_race import Contender, race
 
-TABLES = ("pipeline", "training", "lesson", "parrot", "aha", "templates", "tokenizers")
+TABLES = ("pipeline", "training", "lesson", "parrot", "aha", "resume", "templates", "tokenizers")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -215,6 +216,8 @@ def main() -> None:
     if chosen.only in (None, "aha"):
         print("\nThe first aha")
         bench_aha.main(["--rounds", str(chosen.rounds)])
+    if chosen.only in (None, "resume") and not bench_resume.main([]):
+        raise SystemExit(1)
     if chosen.only == "tokenizers" and not bench_tokenizers.bench():
         raise SystemExit(1)
     if chosen.only in (None, "templates"):
