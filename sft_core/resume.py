@@ -47,6 +47,7 @@ from sft_core.checkpoint import (
 )
 from sft_core.types import ResumeError
 
+VERSION: Final = 1
 TENSORS: Final = "state.safetensors"
 BEST_COPY: Final = "best"
 FIRST_SECONDS: Final = 20.0
@@ -213,6 +214,15 @@ def progress(state: State) -> tuple[int, float]:
     return state.numbers["step"], state.numbers["seconds"]
 
 
+def require_alone(processes: int) -> None:
+    """Raises ResumeError where several processes would share the numbers that one has drawn."""
+    if processes > 1:
+        raise ResumeError(
+            f"A run is resumed by one process, and these are {processes}. Resume it without "
+            "accelerate launch."
+        )
+
+
 def require_same_rows(state: State, rows: str) -> None:
     """Raises ResumeError where the state was learnt from rows of another digest."""
     if state.numbers["rows"] != rows:
@@ -281,7 +291,9 @@ def save_state(run_dir: Path, state: State, has_best: bool) -> None:
     def write(folder: Path) -> None:
         tensors = {name: value.cpu().contiguous() for name, value in state.tensors.items()}
         save_file(tensors, folder / TENSORS)
-        (folder / NUMBERS).write_text(json.dumps(dict(state.numbers)), encoding="utf-8")
+        (folder / NUMBERS).write_text(
+            json.dumps({"version": VERSION, **state.numbers}), encoding="utf-8"
+        )
         if has_best:
             share(run_dir / BEST, folder / BEST_COPY)
 
@@ -295,6 +307,11 @@ def load_state(run_dir: Path) -> State:
         raise ResumeError(
             "This run has nothing to resume from: it ended before its state was saved. Start a "
             "new run."
+        )
+    if numbers.get("version") != VERSION:
+        raise ResumeError(
+            "The state of this run was saved by another version of the lab, so it cannot go on. "
+            "Start a new run."
         )
     try:
         return State(load_file(place / TENSORS), numbers)

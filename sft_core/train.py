@@ -51,6 +51,7 @@ from sft_core.resume import (
     load_state,
     moved,
     progress,
+    require_alone,
     require_same_rows,
     restore_folder,
     save_state,
@@ -431,6 +432,7 @@ class _Run:
         """Goes on from the saved state. Raises ResumeError where it is of other rows or another
         model."""
         state = load_state(self.run_dir)
+        require_alone(self.learner.accelerator.num_processes)
         require_same_rows(state, self._whose)
         self.learner.restore(state)
         draw_from(state)

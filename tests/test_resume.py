@@ -5,24 +5,35 @@ from __future__ import annotations
 import json
 import random
 import signal
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
+from sft_core import train as train_module
 from sft_core.checkpoint import BEST, LAST, MODEL, NUMBERS, STATE, newest, saved_numbers, store
+from sft_core.config import TrainConfig
 from sft_core.data import write_jsonl
 from sft_core.events import (
     ON_REQUEST,
     EvalLogged,
+    Event,
     RunFailed,
     RunFinished,
     RunStarted,
     RunStopped,
     ScoreLogged,
+    StepLogged,
 )
+from sft_core.jobs import SAFE_SHARE, TrainJob
+from sft_core.learner import Learner
+from sft_core.models import Opened
+from sft_core.pace import Brake, never
 from sft_core.record import RunStatus
 from sft_core.resume import (
     State,
@@ -36,6 +47,7 @@ from sft_core.resume import (
     surroundings,
 )
 from sft_core.rundir import RunDirectory
+from sft_core.tokenizer import load_tokenizer
 from sft_core.types import ResumeError, StorageError
 from tests.killed import (
     PROCESSES,
@@ -49,7 +61,7 @@ from tests.killed import (
     story,
     weights,
 )
-from tests.tensors import Row, pair
+from tests.tensors import Row, pair, rows_of, tiny_model
 from tests.test_checkpoint import files_no_longer_than
 
 KILLED = -signal.SIGKILL
@@ -223,6 +235,9 @@ def test_a_damaged_state_is_a_sentence(tmp_path: Path) -> None:
     (place / "state.safetensors").write_bytes(b"half")
     with pytest.raises(ResumeError, match="damaged"):
         load_state(tmp_path)
+    (place / NUMBERS).write_text('{"version": 0, "step": 1}')
+    with pytest.raises(ResumeError, match="another version of the lab"):
+        load_state(tmp_path)
     (place / NUMBERS).write_text("{")
     assert saved_numbers(tmp_path) is None
 
@@ -288,7 +303,67 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path) -> None:
     assert [place.name for place in (tmp_path / STATE).iterdir()] == ["1"]
 
 
+# -- limits -----------------------------------------------------------------------------------
+
+
+def test_time_is_lent_to_a_process_and_allowed_to_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which each step takes a minute: a GPU that is taken away after two of them
+    leaves a state, and the run's own limit of three counts both parts."""
+    directory = RunDirectory.create(tmp_path / "run", a_run(tmp_path, "max_minutes=3"))
+    ticks = 0.0
+    monkeypatch.setattr(train_module, "Brake", partial(Brake, now=lambda: ticks))
+
+    def end_of(job: TrainJob) -> RunStopped:
+        nonlocal ticks
+        event: Event | None = None
+        for event in job.perform(never):
+            ticks += 60.0 * isinstance(event, StepLogged)
+        assert isinstance(event, RunStopped), event
+        return event
+
+    job = TrainJob(directory.path, directory.config())
+    lent = end_of(job.within(2 * 60 / SAFE_SHARE))
+    assert (lent.step, lent.reason) == (2, "The time limit of 2 minutes was reached.")
+    assert directory.resumable_from(RunStatus.STOPPED) == 2
+    over = end_of(replace(job, resume=True))
+    assert (over.step, over.reason) == (3, "The time limit of 3 minutes was reached.")
+    with pytest.raises(ResumeError, match="used up its time limit of 3 minutes"):
+        directory.resumable_from(RunStatus.STOPPED)
+
+
 # -- pieces -----------------------------------------------------------------------------------
+
+
+def learner_of(model: PreTrainedModel) -> Learner:
+    rows = rows_of((2, 3), (1, 4), (3, 3), (2, 2), (4, 3))
+    config = TrainConfig(max_steps=7, batch_size=2, learning_rate=0.01, warmup_steps=2)
+    opened = Opened(model, load_tokenizer("bytes"), (), 0, 0, 64)
+    return Learner(opened, config, rows)
+
+
+def test_a_learner_goes_on_with_what_it_trains_and_with_the_next_rows() -> None:
+    """As with adapters: most weights stand still, and are in no state."""
+
+    def frozen() -> PreTrainedModel:
+        model = tiny_model(vocab_size=300)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = "q_proj" in name
+        return model
+
+    one, other = learner_of(frozen()), learner_of(frozen())
+    whole = [one.optimise(plan) for plan in one.steps()]
+    early = learner_of(frozen())
+    first = [early.optimise(plan) for plan, _ in zip(early.steps(), range(4), strict=False)]
+    kept = early.state()
+    assert {name.partition("/")[0] for name in kept.tensors} == {"weights", "optimizer"}
+    assert all("q_proj" in name for name in kept.tensors)
+    other.restore(State(dict(kept.tensors), json.loads(json.dumps(dict(kept.numbers)))))
+    rest = [other.optimise(plan) for plan in other.steps()]
+    assert first + rest == whole
+    with pytest.raises(ResumeError, match="another shape"):
+        learner_of(tiny_model(vocab_size=300)).restore(kept)
 
 
 def test_random_generators_go_on_where_they_were(tmp_path: Path) -> None:
