@@ -65,7 +65,9 @@ class RunRecord:
         self.config = config
         self.heard = 0
         self._events: list[RunEvent] = []
-        self._resumed = 0  # the step that the latest process went on from
+        self._resumed = (
+            -1
+        )  # the step that the latest process went on from, where there were several
         for event in events:
             self.add(event)
 
@@ -89,7 +91,7 @@ class RunRecord:
     def _replace(self, event: EvalLogged | ScoreLogged | SampleGenerated) -> None:
         """Lets go of what ``event`` tells once more: a look at the model that the process before
         had begun is begun again."""
-        if 0 < event.step <= self._resumed:
+        if event.step <= self._resumed:
             again = _identity(event)
             self._events = [known for known in self._events if _identity(known) != again]
 

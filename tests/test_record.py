@@ -82,6 +82,13 @@ def test_a_resumed_run_tells_each_step_once() -> None:
     assert [(event.step, event.loss) for event in record.of(EvalLogged)] == [(0, 9), (3, 2), (4, 2)]
 
 
+def test_a_run_that_began_anew_in_its_place_tells_each_look_once() -> None:
+    look = EvalLogged(step=0, loss=9.0, trained_tokens=9, best=False)
+    record = RunRecord(LabConfig(), [STARTED, look, STEP, INTERRUPTED, STARTED, look])
+    assert len(record.of(EvalLogged)) == 1
+    assert record.step == 0
+
+
 def test_a_run_that_was_not_resumed_keeps_every_look() -> None:
     twice = [EvalLogged(step=2, loss=1.0, trained_tokens=9, best=True)] * 2
     assert len(RunRecord(LabConfig(), [STARTED, STEP, *twice]).of(EvalLogged)) == 2
