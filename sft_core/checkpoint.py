@@ -2,31 +2,34 @@
 
     <run>/checkpoints/last   the newest weights
     <run>/checkpoints/best   those with the lowest eval loss
+    <run>/checkpoints/state  what going on needs, until the run is finished: see ``resume``
     <run>/model              what the run ended with
     <run>/adapter            of a LoRA run: what it learnt, without the base model
 
-Each is a plain transformers folder. It is written beside its place and then moved in, so that a
-process that is killed at any moment leaves either the old weights or the new ones. (State for
-resuming, of the optimiser and the like, belongs into a folder of its own beside ``last``.)
+Each but ``state`` is a plain transformers folder. It is written beside its place and then moved
+in, so that a process that is killed at any moment leaves either the old weights or the new ones.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sft_core.types import StorageError
 
 LAST: Final = "checkpoints/last"
 BEST: Final = "checkpoints/best"
+STATE: Final = "checkpoints/state"
+NUMBERS: Final = "state.json"
 MODEL: Final = "model"
 ADAPTER: Final = "adapter"
 """What a LoRA run learnt, alone, as peft reads it: in each folder of its weights, which are merged,
@@ -79,6 +82,47 @@ def _link(source: str, place: str) -> None:
         os.link(source, place)
     except OSError:
         shutil.copy2(source, place)
+
+
+def store_next(folder: Path, write: Callable[[Path], None]) -> None:
+    """Has ``write`` fill a new folder and puts it into ``folder`` under the next number; those
+    before it go once it stands there. Several files that belong together change in one moment
+    that way, which is the renaming of their folder. Raises StorageError as ``store`` does."""
+    old = _numbered(folder)
+    store(folder / str(int(old[-1].name) + 1 if old else 1), write)
+    for place in old:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def newest(folder: Path) -> Path | None:
+    """The last folder that ``store_next`` put into ``folder``."""
+    return next(reversed(_numbered(folder)), None)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        numbered = [place for place in folder.iterdir() if place.name.isdecimal()]
+        return sorted(numbered, key=lambda place: int(place.name))
+    return []
+
+
+def saved_numbers(run_dir: Path) -> dict[str, Any] | None:
+    """The plain numbers of the state that a run can go on from, ``step`` and ``seconds`` among
+    them; None where none is kept. Read without torch, so that a page may ask."""
+    place = newest(run_dir / STATE)
+    try:
+        numbers = json.loads((place / NUMBERS).read_text(encoding="utf-8")) if place else None
+    except (OSError, ValueError):
+        return None
+    return numbers if isinstance(numbers, dict) and isinstance(numbers.get("step"), int) else None
+
+
+def clear_leftovers(run_dir: Path) -> None:
+    """Removes what killed processes were writing when they died."""
+    for folder in (run_dir, (run_dir / LAST).parent, run_dir / STATE):
+        for place in folder.glob(".*.*"):
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

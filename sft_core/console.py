@@ -56,8 +56,10 @@ class Progress:
                 self._say(phase)
             case Warned(message=message):
                 self._say(message)
-            case RunStarted(total_steps=total):
-                self._bar = tqdm(total=total, unit="step", file=self._stream, dynamic_ncols=True)
+            case RunStarted(total_steps=total, resumed_from=done):
+                self._bar = tqdm(
+                    total=total, initial=done, unit="step", file=self._stream, dynamic_ncols=True
+                )
             case StepLogged() if self._bar is not None:
                 self._bar.set_postfix_str(_figures(event), refresh=False)
                 self._bar.update(event.step - self._bar.n)

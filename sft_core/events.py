@@ -22,6 +22,9 @@ from sft_core.types import DataError
 
 # What measuring finds stands in a room of its own, and is imported from here by all others.
 
+ON_REQUEST: Final = "Stopped on request."
+"""The reason of a stop that a person asked for."""
+
 
 # -- a run ------------------------------------------------------------------------------------
 

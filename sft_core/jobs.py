@@ -13,19 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
+from sft_core.checkpoint import saved_numbers
 from sft_core.compute import Job
 from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TemplateConfig
 from sft_core.dealing import expected_steps
 from sft_core.events import (
+    ON_REQUEST,
     Event,
     ModelMeasured,
     PhaseEntered,
-    RunStarted,
     RunStopped,
     Side,
     TokenLosses,
 )
-from sft_core.rundir import RunDirectory, execute
+from sft_core.execution import execute
+from sft_core.record import RunStatus
+from sft_core.rundir import RunDirectory
 from sft_core.scene import Scene, clear_shelf
 from sft_core.settings import HOST, TABLE, Host
 from sft_core.types import Example, LimitError, Message, StorageError
@@ -49,15 +52,21 @@ READ_AT_ONCE: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class TrainJob(Job):
-    """Train as ``config`` says and keep everything in ``run_dir``, which exists already."""
+    """Train as ``config`` says and keep everything in ``run_dir``, which exists already; with
+    ``resume``, go on from what is kept there. ``minutes`` bound this job, not the run."""
 
     run_dir: Path
     config: LabConfig
+    resume: bool = False
+    minutes: float = math.inf
     lasting: ClassVar[bool] = True
 
     def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         clear_shelf()  # a model in training wants the memory
-        yield from execute(self.config, RunDirectory(self.run_dir), should_stop)
+        directory = RunDirectory(self.run_dir)
+        yield from execute(
+            self.config, directory, should_stop, resume=self.resume, minutes=self.minutes
+        )
 
     def uses(self, run_dir: Path) -> bool:
         return run_dir == self.run_dir
@@ -73,20 +82,19 @@ class TrainJob(Job):
 
     def within(self, seconds: float) -> Self:
         """The same run, saved and stopped before the GPU is taken away."""
-        minutes = min(self.config.train.max_minutes or math.inf, seconds * SAFE_SHARE / 60)
-        return replace(
-            self, config=self.config.but(train=replace(self.config.train, max_minutes=minutes))
-        )
+        return replace(self, minutes=min(self.minutes, seconds * SAFE_SHARE / 60))
 
     def nothing_to_lose(self) -> bool:
-        return RunDirectory(self.run_dir).read().last(RunStarted) is None
+        status = RunDirectory(self.run_dir).read().status
+        return status in (RunStatus.QUEUED, RunStatus.PREPARING)
 
     def stopped_early(self) -> None:
         directory = RunDirectory(self.run_dir)
         if not directory.over():
-            reason = "Stopped before the first step, so nothing was learnt."
+            step = (saved_numbers(self.run_dir) or {}).get("step", 0)
+            reason = ON_REQUEST if step else "Stopped before the first step, so nothing was learnt."
             with suppress(StorageError):
-                directory.append(RunStopped(step=0, reason=reason, run_dir=str(self.run_dir)))
+                directory.append(RunStopped(step=step, reason=reason, run_dir=str(self.run_dir)))
         directory.release()
 
     def died(self, message: str) -> None:

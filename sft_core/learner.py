@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import torch
@@ -24,6 +25,7 @@ from sft_core.forward import Forward
 from sft_core.models import Opened, pad_id, precision, reading
 from sft_core.pace import never
 from sft_core.processes import Processes, local
+from sft_core.resume import State, learnt, put_back
 from sft_core.schedule import optimizer, scheduler
 from sft_core.types import IGNORE_INDEX, KINDS, ConfigError, NonFiniteLossError
 
@@ -105,8 +107,8 @@ class Learner:
     # -- which rows ---------------------------------------------------------------------------
 
     def steps(self) -> Iterator[Plan]:
-        """The micro-batches of every optimiser step of the run, as positions of rows."""
-        return steps(self._lengths, self.config, self.total)
+        """The micro-batches of every optimiser step that is left, as positions of rows."""
+        return islice(steps(self._lengths, self.config, self.total), self.done, None)
 
     def _work(self, micro_batches: Plan) -> list[Batch]:
         """What this process computes for a step. All processes take part in a step, so one that
@@ -199,6 +201,18 @@ class Learner:
         )
         return Learnt(loss, rate, norm, tokens, trained, accuracy, kinds)
 
+    # -- going on another time ----------------------------------------------------------------
+
+    def state(self) -> State:
+        """What ``restore`` needs to go on after the steps that are done: between two steps."""
+        kept = learnt(self.bare, self._optimizer, self._scheduler)
+        return kept | State(numbers={"step": self.done})
+
+    def restore(self, state: State) -> None:
+        """Goes on from another learner's ``state``. Raises ResumeError."""
+        put_back(state, self.bare, self._optimizer, self._scheduler)
+        self.done = state.numbers["step"]
+
     # -- measuring ----------------------------------------------------------------------------
 
     def mean_loss(
@@ -258,10 +272,10 @@ class Learner:
         """Whether this process holds a part of the weights only (FSDP)."""
         return self.processes.sharded
 
-    def state(self) -> Mapping[str, Tensor] | None:
+    def gathered(self) -> Mapping[str, Tensor] | None:
         """The weights to save where the model does not hold them whole; all must ask."""
         return self.processes.state(self.bare)
 
-    def restore(self, read: Callable[[], Mapping[str, Tensor]]) -> None:
+    def take(self, read: Callable[[], Mapping[str, Tensor]]) -> None:
         """Takes weights back that the process that leads reads; all must call it."""
         self.processes.restore(self.bare, read)

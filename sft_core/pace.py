@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from sft_core.events import ON_REQUEST
+
 RECENT: Final = 20
 """So many of the latest durations of a kind speak for the next ones."""
 MEGABYTE: Final = 1024 * 1024
@@ -24,16 +26,19 @@ def never() -> bool:
 
 
 class Brake:
-    """Asks whether a run should stop, and remembers why. Once it holds, it stays."""
+    """Asks whether a run should stop, and remembers why. Once it holds, it stays. ``minutes``
+    count from now; ``told`` is the limit that the reason names where that is another one."""
 
     def __init__(
         self,
         should_stop: Callable[[], bool],
         minutes: float = math.inf,
         now: Callable[[], float] = time.monotonic,
+        told: float | None = None,
     ) -> None:
         self._should_stop = should_stop
         self._minutes = minutes
+        self._told = minutes if told is None else told
         self._now = now
         self._began = now()
         self.reason = ""
@@ -41,14 +46,18 @@ class Brake:
     def __call__(self) -> bool:
         if not self.reason:
             if self._should_stop():
-                self.reason = "Stopped on request."
+                self.reason = ON_REQUEST
             elif self.seconds_left() <= 0:
-                self.reason = f"The time limit of {self._minutes:g} minutes was reached."
+                self.reason = f"The time limit of {self._told:g} minutes was reached."
         return bool(self.reason)
+
+    def elapsed(self) -> float:
+        """Seconds since the brake was made."""
+        return self._now() - self._began
 
     def seconds_left(self) -> float:
         """Until the time limit; infinite where there is none."""
-        return self._minutes * 60 - (self._now() - self._began)
+        return self._minutes * 60 - self.elapsed()
 
 
 class Clock:

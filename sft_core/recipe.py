@@ -27,7 +27,7 @@ class TrainConfig:
     """How to train. ``max_steps`` wins over ``epochs`` where given. ``warmup_steps`` counts
     optimiser steps. ``accumulation`` micro-batches of ``batch_size`` rows make one step.
     ``eval_every``, ``sample_every`` and ``score_every`` count steps; 0 means only at the end.
-    ``max_minutes`` stops the run as the Stop button would.
+    ``max_minutes`` stops the run as the Pause button would; it counts all parts of a resumed run.
 
     ``method`` says which weights learn: all of them, or low-rank adapters beside them. With
     ``packing`` a batch is ``batch_size`` windows of ``max_length`` tokens, each filled with whole

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sft_core.config import LabConfig
 from sft_core.events import (
+    CheckpointSaved,
     EvalLogged,
     PhaseEntered,
     RunEvent,
@@ -17,6 +18,8 @@ from sft_core.events import (
     RunQueued,
     RunStarted,
     RunStopped,
+    SampleGenerated,
+    ScoreLogged,
     StepLogged,
 )
 
@@ -39,19 +42,58 @@ class RunStatus(StrEnum):
         return self not in (RunStatus.QUEUED, RunStatus.PREPARING, RunStatus.RUNNING)
 
 
-class RunRecord:
-    """A run as its events tell it. ``add`` is the only way that it grows."""
+_ENDS: Final[dict[type, RunStatus]] = {
+    RunFinished: RunStatus.FINISHED,
+    RunStopped: RunStatus.STOPPED,
+    RunFailed: RunStatus.FAILED,
+    RunInterrupted: RunStatus.INTERRUPTED,
+}
+_OF_A_STEP = StepLogged | EvalLogged | ScoreLogged | SampleGenerated | CheckpointSaved
 
-    __slots__ = ("_events", "config")
+
+class RunRecord:
+    """A run as its events tell it. ``add`` is the only way that it grows.
+
+    A run that was resumed goes on from an earlier step than the one that it was killed after. What
+    the log tells of the steps between is superseded, and the record lets go of it: each step is
+    there once. ``heard`` counts every event all the same.
+    """
+
+    __slots__ = ("_events", "_resumed", "config", "heard")
 
     def __init__(self, config: LabConfig, events: Iterable[RunEvent] = ()) -> None:
         self.config = config
+        self.heard = 0
         self._events: list[RunEvent] = []
+        self._resumed = (
+            -1
+        )  # the step that the latest process went on from, where there were several
         for event in events:
             self.add(event)
 
     def add(self, event: RunEvent) -> None:
+        self.heard += 1
+        if isinstance(event, RunStarted) and self.last(RunStarted) is not None:
+            self._go_back(event.resumed_from)
+        elif isinstance(event, EvalLogged | ScoreLogged | SampleGenerated):
+            self._replace(event)
         self._events.append(event)
+
+    def _go_back(self, step: int) -> None:
+        """Lets go of what happened after ``step``."""
+        self._resumed = step
+        self._events = [
+            event
+            for event in self._events
+            if not (isinstance(event, _OF_A_STEP) and event.step > step)
+        ]
+
+    def _replace(self, event: EvalLogged | ScoreLogged | SampleGenerated) -> None:
+        """Lets go of what ``event`` tells once more: a look at the model that the process before
+        had begun is begun again."""
+        if event.step <= self._resumed:
+            again = _identity(event)
+            self._events = [known for known in self._events if _identity(known) != again]
 
     def __len__(self) -> int:
         return len(self._events)
@@ -73,23 +115,18 @@ class RunRecord:
 
     @property
     def status(self) -> RunStatus:
+        preparing = False  # a phase after an end is that of a run that is resumed
         for event in reversed(self._events):
             match event:
-                case RunFinished():
-                    return RunStatus.FINISHED
-                case RunStopped():
-                    return RunStatus.STOPPED
-                case RunFailed():
-                    return RunStatus.FAILED
-                case RunInterrupted():
-                    return RunStatus.INTERRUPTED
+                case PhaseEntered():
+                    preparing = True
                 case RunStarted() | StepLogged():
                     return RunStatus.RUNNING
                 case RunQueued():
-                    return RunStatus.QUEUED
-                case PhaseEntered() if self.last(RunStarted) is None:
-                    return RunStatus.PREPARING
-        return RunStatus.QUEUED
+                    break
+                case RunFinished() | RunStopped() | RunFailed() | RunInterrupted():
+                    return RunStatus.PREPARING if preparing else _ENDS[type(event)]
+        return RunStatus.PREPARING if preparing else RunStatus.QUEUED
 
     @property
     def step(self) -> int:
@@ -107,3 +144,13 @@ class RunRecord:
     def best_eval(self) -> EvalLogged | None:
         """The evaluation with the lowest loss."""
         return min(self.of(EvalLogged), key=lambda event: event.loss, default=None)
+
+
+def _identity(event: RunEvent) -> tuple[object, ...]:
+    """What tells one look at the model from another."""
+    match event:
+        case EvalLogged(step=step) | ScoreLogged(step=step):
+            return type(event), step
+        case SampleGenerated(step=step, prompt=prompt):
+            return type(event), step, prompt
+    return (id(event),)

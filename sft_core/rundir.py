@@ -7,13 +7,12 @@
           stop             exists where somebody asked the run to stop
           test.jsonl       the rows kept back for testing
           facts.json       the facts that the training rows held
-          checkpoints/     last, best: weights saved on the way
+          checkpoints/     last, best: weights saved on the way; state: what resuming needs
           model/           the weights that the run ended with
           adapter/         of a LoRA run: what it learnt, without the base model
           error.log        a whole traceback, where something unforeseen went wrong
 
-``execute`` trains and writes the log; everybody else only reads. Nothing here imports torch until
-a run is executed.
+``execution`` trains and writes the log; everybody else only reads. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -21,23 +20,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from sft_core.checkpoint import saved_numbers
 from sft_core.config import DataConfig, LabConfig
-from sft_core.disk import explain, started, storing, write_whole
-from sft_core.events import RunEvent, RunFailed, RunInterrupted, from_json, is_end, to_json
-from sft_core.record import RunRecord
+from sft_core.disk import started, storing, write_whole
+from sft_core.events import RunEvent, RunInterrupted, from_json, is_end, to_json
+from sft_core.record import RunRecord, RunStatus
 from sft_core.types import (
     DataError,
     Example,
-    LabError,
+    ResumeError,
     RunNotFoundError,
-    StorageError,
     Template,
 )
 
@@ -177,6 +175,36 @@ class RunDirectory:
         folders = (self.path / name for name in WEIGHT_FOLDERS)
         return next((folder for folder in folders if is_model(folder)), None)
 
+    # -- going on -----------------------------------------------------------------------------
+
+    def resumable_from(self, status: RunStatus) -> int:
+        """The step that a run of that ``status`` can go on after. Raises ResumeError, with the
+        reason, where it cannot."""
+        if status is RunStatus.FINISHED:
+            raise ResumeError("This run is finished, so there is nothing to resume. Start another.")
+        if not status.over:
+            raise ResumeError("This run is going on. Pause it, or wait until it ends.")
+        numbers = saved_numbers(self.path)
+        if numbers is None:
+            raise ResumeError(
+                "This run has nothing to resume from: it ended before its state was saved. Start "
+                "a new run."
+            )
+        minutes = self.config().train.max_minutes
+        if minutes is not None and numbers["seconds"] >= minutes * 60:
+            raise ResumeError(
+                f"This run has used up its time limit of {minutes:g} minutes (max_minutes). Start "
+                "a new run with a higher one."
+            )
+        return int(numbers["step"])
+
+    def reopen(self) -> None:
+        """Makes an ended run ready to go on, owned by this process. Raises StorageError."""
+        self.claim()
+        with storing(self.path):
+            (self.path / STOP).unlink(missing_ok=True)
+            (self.path / CONFIG).touch()  # among the newest runs again, which are kept
+
     # -- who writes, and whether it should stop -----------------------------------------------
 
     def claim(self) -> None:
@@ -253,63 +281,3 @@ def _drop_half_a_line(file: BinaryIO) -> None:
     if file.read(1) != b"\n":
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
-
-
-# -- carrying a run out -----------------------------------------------------------------------
-
-
-def execute(
-    config: LabConfig,
-    directory: RunDirectory,
-    should_stop: Callable[[], bool] = never,
-    within: AbstractContextManager[None] | None = None,
-) -> Iterator[RunEvent]:
-    """Trains in this process and writes the log: each event is on disk before it is yielded.
-    Training happens ``within`` a context where one is given, whose errors count as its own.
-
-    Whatever happens, the log gets an end: an error becomes RunFailed with a sentence, a closed
-    iterator RunInterrupted. Raises StorageError where the log itself cannot be written.
-    """
-    directory.claim()
-    ended = False
-    try:
-        for event in _explained(config, directory, should_stop, within or nullcontext()):
-            directory.append(event)
-            ended = is_end(event)
-            yield event
-    finally:
-        # A full disk may refuse this line too; whoever reads the run next writes it then.
-        with suppress(StorageError):
-            if not ended:
-                directory.interrupt("Training was broken off. What was saved until then is kept.")
-        directory.release()
-
-
-def _explained(
-    config: LabConfig,
-    directory: RunDirectory,
-    should_stop: Callable[[], bool],
-    within: AbstractContextManager[None],
-) -> Iterator[RunEvent]:
-    """The events of training; an exception becomes the last of them."""
-
-    def stop() -> bool:
-        return should_stop() or directory.stop_requested()
-
-    try:
-        from sft_core.train import train
-
-        with within:
-            yield from train(config, directory.path, run=directory.id, should_stop=stop)
-    except LabError as error:
-        message = str(error)
-        kind = type(error).__name__
-    except Exception as error:
-        log.exception("Run %s failed", directory.id)
-        with suppress(OSError):
-            (directory.path / ERROR_LOG).write_text(traceback.format_exc(), encoding="utf-8")
-        message = explain(error)
-        kind = type(error).__name__
-    else:
-        return
-    yield RunFailed(kind=kind, message=message, run_dir=str(directory.path))

@@ -30,7 +30,7 @@ from sft_core.jobs import TrainJob
 from sft_core.record import RunRecord
 from sft_core.rundir import CONFIG, EVENTS, RunDirectory
 from sft_core.settings import HOST, Host
-from sft_core.types import LabError, RunNotFoundError, StorageError
+from sft_core.types import BusyError, LabError, RunNotFoundError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ ALPHABET: Final = "23456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH: Final = 12  # 30 ** 12 is about 2 ** 59
 RECORDS_KEPT: Final = 48
 PULSE_SECONDS: Final = 1.0
+ENDING_SECONDS: Final = 5.0
 GONE: Final = "The lab ended while this run was going on. What was saved until then is kept."
 LEFT_WAITING: Final = "The lab ended while this run waited in the queue. Start it again."
 Heard = queue.SimpleQueue[Event | LabError | None]
@@ -67,6 +68,7 @@ class Runs:
         compute.warm()
         self._queue = JobQueue(compute, host.queue_size)
         self._lock = threading.Lock()
+        self._resuming = threading.Lock()
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
         self._ends: dict[str, RunInterrupted] = {}
         for directory in self._directories():
@@ -81,20 +83,53 @@ class Runs:
         self.sweep()
         directory = RunDirectory.create(self.root / new_id(), config)
 
+        try:
+            self._queue_up(directory, TrainJob(directory.path, config))
+        except LabError:
+            self._delete(directory)
+            raise
+        return directory.id
+
+    def resume(self, id: str) -> None:
+        """Queues a run that was paused or broken off, to go on where it was. Raises ResumeError
+        where it cannot, RunNotFoundError, LimitError, BusyError, StorageError."""
+        directory = self.directory(id)
+        with self._resuming:
+            self.resumable_from(id)
+            self._wait_for_the_end(id)
+            config = directory.config()
+            self.host.check(config)
+            directory.reopen()
+            try:
+                self._queue_up(directory, TrainJob(directory.path, config, resume=True))
+            except LabError:
+                directory.release()
+                raise
+            self._ends.pop(id, None)
+
+    def resumable_from(self, id: str) -> int:
+        """The step that a run can go on after. Raises ResumeError where it cannot, or
+        RunNotFoundError."""
+        return self.directory(id).resumable_from(self.record(id).status)
+
+    def _wait_for_the_end(self, id: str) -> None:
+        """A run's log ends a moment before its job does. Raises BusyError where that takes long."""
+        deadline = time.monotonic() + ENDING_SECONDS
+        while self._queue.find(id) is not None:
+            if time.monotonic() > deadline:
+                raise BusyError("This run is still being put away. Try again in a moment.")
+            time.sleep(0.02)
+
+    def _queue_up(self, directory: RunDirectory, job: TrainJob) -> None:
+        """Its events are in the run's log, where everybody reads them. Raises BusyError."""
+
         def on_place(place: int) -> None:
             directory.append(RunQueued(run=directory.id, position=place))
 
         def on_end(error: LabError | None) -> None:
             self._end(directory, str(error) if error else GONE)
 
-        # Its events are in its log, where everybody reads them.
-        job = TrainJob(directory.path, config)
-        try:
-            self._queue.add(Ticket(directory.id, job, on_place, lambda event: None, on_end))
-        except LabError:
-            self._delete(directory)
-            raise
-        return directory.id
+        self._queue.add(Ticket(directory.id, job, on_place, lambda event: None, on_end))
 
     def ask(self, job: Job) -> Iterator[Event]:
         """Queues a job and yields its events, among them RunQueued while others stand before it.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sft_core.config import LabConfig
 from sft_core.events import RunEvent, RunFailed
-from sft_core.rundir import RunDirectory, execute, never
+from sft_core.execution import execute
+from sft_core.rundir import RunDirectory, never
 from sft_core.runs import new_id
 from sft_core.types import LabError, StorageError
 
@@ -37,7 +38,8 @@ def execute_together(
         def last_words(error: LabError) -> None:
             directory.append(RunFailed(kind=type(error).__name__, message=str(error), run_dir=path))
 
-        yield from execute(config, directory, should_stop, processes.one_fate(last_words))
+        within = processes.one_fate(last_words)
+        yield from execute(config, directory, should_stop, within=within)
         return
     with processes.one_fate(lambda _: None):
         _train_along(config, directory, should_stop)

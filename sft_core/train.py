@@ -7,24 +7,20 @@ Rows become tokens in ``prepare``, weights change in ``learner`` and reach the d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
-from torch import Tensor
 
 from sft_core import heap
-from sft_core.adapters import attach, load_adapter, lora_notes, merged, save_adapter
-from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL, Rhythm, share, store
+from sft_core.adapters import attach, lora_notes
 from sft_core.config import LabConfig, TrainOn
 from sft_core.dealing import Plan
 from sft_core.encode import end_of_turn, stop_sequences
 from sft_core.evaluate import grade
 from sft_core.events import (
-    CheckpointSaved,
     EvalLogged,
     PhaseEntered,
     RunEvent,
@@ -40,8 +36,9 @@ from sft_core.events import (
     Warned,
 )
 from sft_core.generate import ON_REQUEST, Voice, answer_batch, prompt_ids
+from sft_core.keeping import Keeper
 from sft_core.learner import Learner, Learnt
-from sft_core.models import Opened, open_model, save, threads_for
+from sft_core.models import Opened, open_model, threads_for
 from sft_core.pace import (
     Brake,
     Clock,
@@ -56,11 +53,11 @@ from sft_core.pace import (
 from sft_core.peak import Utilisation
 from sft_core.prepare import Prepared, keep, prepare
 from sft_core.processes import Processes
+from sft_core.resume import draw_from, drawn, forget_state, load_state, progress
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
 from sft_core.smoothing import Smoothed
-from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
-from sft_core.weights import read_model
+from sft_core.types import LimitError, NonFiniteLossError, TrainingError
 
 
 def train(
@@ -69,19 +66,26 @@ def train(
     *,
     run: str,
     should_stop: Callable[[], bool] = never,
+    resume: bool = False,
+    minutes: float = math.inf,
 ) -> Iterator[RunEvent]:
     """Trains as ``config`` says, yields what happens, and leaves weights in ``run_dir``.
 
     ``should_stop`` is asked at every micro-batch and every generated token; when it says so, what
-    was learnt is saved and the last event is RunStopped, else it is RunFinished. Raises LabError
-    with a sentence for whatever can be explained; weights saved until then stay.
+    was learnt is saved and the last event is RunStopped, else it is RunFinished. With ``resume``
+    the run in ``run_dir`` goes on from its state, as if nothing had happened. ``minutes`` and what
+    the host allows bound this call, ``config.train.max_minutes`` the run in all its parts. Raises
+    LabError with a sentence for whatever can be explained; weights saved until then stay.
     """
     HOST.check(config)
-    brake = Brake(should_stop, min(config.train.max_minutes or math.inf, HOST.max_minutes))
+    done, spent = progress(load_state(run_dir)) if resume else (0, 0.0)
+    left = (config.train.max_minutes or math.inf) - spent / 60
+    limit = min(left, HOST.max_minutes, minutes)
+    brake = Brake(should_stop, limit, told=config.train.max_minutes if limit == left else limit)
     prepared = yield from prepare(config, brake)
     # A process that was stopped here takes the others along, which would wait for it.
     if Processes().any(prepared is None) or prepared is None:
-        yield RunStopped(step=0, reason=brake.reason or ON_REQUEST, run_dir=str(run_dir))
+        yield RunStopped(step=done, reason=brake.reason or ON_REQUEST, run_dir=str(run_dir))
         return
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
@@ -96,7 +100,7 @@ def train(
         )
     if learner.leads:
         keep(prepared, run_dir)
-    yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events()
+    yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events(resume)
 
 
 class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
@@ -104,7 +108,7 @@ class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle o
 
 
 class _Run:
-    """One run: what is due after which step, and what becomes of the weights."""
+    """One run: what is due after which step."""
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class _Run:
         self.prepared, self.opened, self.learner, self.brake = prepared, opened, learner, brake
         self.voice = Voice(Side.TUNED, learner.bare, opened.tokenizer, opened.context)
         self.end = end_of_turn(prepared.template, opened.tokenizer)
+        self.keeper = Keeper(config, run_dir, prepared, opened, learner)
         self.stops = stop_sequences(
             prepared.template, opened.tokenizer, config.generate.stop_tokens
         )
@@ -130,14 +135,14 @@ class _Run:
             learner.precision,
             learner.accelerator.num_processes,
         )
-        self.has_adapter = config.train.method == "lora"
-        self.rhythm = Rhythm()
         self.step = 0
         self.lowest = math.inf  # eval loss after any step of training
         self.untrained = math.inf  # and before the first
         self.best: tuple[int, float] | None = None  # step and eval loss of checkpoints/best
-        self.saved: int | None = None  # step of the newest weights on disk
         self.evaluated: int | None = None  # the last step that the eval loss was computed after
+        self.looked: int | None = None  # the last step after which all that was due is done
+        self.spent = 0.0  # seconds, in the processes that carried this run before
+        self.resumed_from = 0
         # A process that left the others alone inside a step would hang them; see Learner.
         self.halt: Callable[[], bool] = brake if learner.processes.alone else never
         # Whoever asks the model: one process for all, or all of them where each holds a part.
@@ -145,47 +150,66 @@ class _Run:
 
     # -- the order of things ------------------------------------------------------------------
 
-    def events(self) -> Iterator[RunEvent]:
+    @property
+    def extras(self) -> dict[str, float]:
+        """Figures of others that go on where they were."""
+        return self.smoothed.state()
+
+    @extras.setter
+    def extras(self, figures: dict[str, float]) -> None:
+        self.smoothed.restore(figures)
+
+    def events(self, resume: bool) -> Iterator[RunEvent]:
         # numpy takes no larger seed; processes that share a batch drop different activations.
         set_seed((self.config.train.seed + self.learner.processes.rank) % 2**32)
         forget_peak(self.learner.device)
         try:
             with _memory_explained(self.config), threads_for(self.learner.bare), heap.kept():
+                if resume:
+                    yield from self.keeper.take_up(self)
+                    self.step = self.resumed_from = self.learner.done
                 yield self._started()
                 yield from self._notes()
-                yield from self._look(self.step)
+                if self.looked != self.step < self.learner.total:
+                    yield from self._look(self.step)
                 for micro_batches in self.learner.steps():
                     yield from self._advance(micro_batches)
                 yield from self._close()
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"{error} {self._kept()}") from None
+            forget_state(self.run_dir)  # it would lead to the same end
+            raise NonFiniteLossError(f"{error} {self.keeper.kept()}") from None
         except _Halted:
-            yield from self._save_model()
+            yield from self.keeper.save_model(self.step, self.best)
+            yield from self.keeper.save_state(self, self._seconds())
             reason = self.brake.reason or ON_REQUEST  # of another process
             yield RunStopped(step=self.step, reason=reason, run_dir=str(self.run_dir))
 
     def _advance(self, micro_batches: Plan) -> Iterator[RunEvent]:
         """One step and whatever is due after it."""
+        before = drawn()
         with self.clock.timing("step"):
             learnt = self.learner.optimise(micro_batches, self.brake)
         if learnt is None:
+            draw_from(before)  # what dropout drew in a step that was broken off is drawn again
             raise _Halted
         self.step += 1
         self.meter.add(self._done(learnt, micro_batches), self.clock.last("step"))
         smoothed = self.smoothed.add(learnt.loss)
         if self.step % self.config.train.log_every == 0 or self.step == self.learner.total:
             yield self._logged(learnt, smoothed)
-        if self._last_due():
-            yield from self._save_last()
         if self.step < self.learner.total:
             yield from self._look(self.step)
+        if self.keeper.due():
+            yield from self.keeper.save_last(self, self.step, self._seconds())
 
     def _close(self) -> Iterator[RunEvent]:
         """The last evaluation, the best weights, the final folder, and what they can do."""
         finished = self.step
         yield from self._evaluate()
-        self._restore_best()
-        yield from self._save_model()
+        if self.best is not None and self.best[0] != self.step:
+            self.keeper.restore_best()
+            self.step = self.best[0]
+        yield from self.keeper.save_model(self.step, self.best)
         if self.untrained < self.lowest < math.inf:
             yield Warned(
                 code="no-better",
@@ -194,10 +218,11 @@ class _Run:
             )
         yield from self._score()
         yield from self._sample()
+        forget_state(self.run_dir)
         yield RunFinished(
             step=finished,
             restored_step=self.step,
-            seconds=self.clock.elapsed(),
+            seconds=self.spent + self.clock.elapsed(),
             run_dir=str(self.run_dir),
         )
 
@@ -214,6 +239,11 @@ class _Run:
             yield from self._score()
         if due(config.sample_every):
             yield from self._sample()
+        self.looked = step
+
+    def _seconds(self) -> float:
+        """What the run took so far, in all its processes."""
+        return self.spent + self.brake.elapsed()
 
     # -- what is told -------------------------------------------------------------------------
 
@@ -235,6 +265,7 @@ class _Run:
             trained_tokens=sum(row.trained for row in rows),
             total_steps=self.learner.total,
             added_tokens=self.opened.added,
+            resumed_from=self.resumed_from,
         )
 
     def _notes(self) -> Iterator[RunEvent]:
@@ -316,8 +347,8 @@ class _Run:
             self.untrained = loss
         elif best:
             self.lowest = loss
-            if self.config.train.keep_best:
-                yield from self._save_best(loss)
+            if self.config.train.keep_best and (yield from self.keeper.save_best(self.step, loss)):
+                self.best = (self.step, loss)
 
     def _score(self) -> Iterator[RunEvent]:
         """Exact match on the test rows."""
@@ -357,83 +388,6 @@ class _Run:
                 stopped=answer.stopped,
                 tokens=len(answer.ids),
             )
-
-    # -- weights ------------------------------------------------------------------------------
-
-    def _last_due(self) -> bool:
-        """Whether to save the newest weights now. All processes save where each holds a part."""
-        due = self.rhythm.due()
-        return self.learner.processes.told(due) if self.learner.sharded else due
-
-    def _save_last(self) -> Iterator[RunEvent]:
-        """Saves the newest weights; what cannot be saved now is tried again later."""
-        if not self.asks or not self.learner.finite():
-            return
-        with self.rhythm.saving():
-            refusal = self._stored(LAST)
-        yield from self._told_of(LAST, refusal, None)
-
-    def _save_best(self, loss: float) -> Iterator[RunEvent]:
-        refusal = self.learner.processes.told(self._stored(BEST))
-        if refusal is None:
-            self.best = (self.step, loss)
-        yield from self._told_of(BEST, refusal, loss)
-
-    def _told_of(self, path: str, refusal: str | None, loss: float | None) -> Iterator[RunEvent]:
-        """Weights that were saved, or why they could not be."""
-        if refusal is not None:
-            yield Warned(code="not-saved", message=refusal)
-            return
-        self.saved = self.step
-        yield CheckpointSaved(step=self.step, path=path, eval_loss=loss)
-
-    def _stored(self, path: str) -> str | None:
-        """Saves the weights in force; gives the sentence where the disk refuses."""
-        state = self.learner.state()
-        try:
-            if self.learner.leads:
-                store(self.run_dir / path, partial(self._write, state))
-        except StorageError as error:
-            return str(error)
-        return None
-
-    def _restore_best(self) -> None:
-        """Takes the weights with the lowest eval loss back into the model."""
-        if self.best is not None and self.best[0] != self.step:
-            if self.has_adapter:
-                load_adapter(self.learner.bare, self.run_dir / BEST / ADAPTER)
-            else:
-                self.learner.restore(lambda: read_model(self.run_dir / BEST).state_dict())
-            self.step = self.best[0]
-
-    def _save_model(self) -> Iterator[RunEvent]:
-        """Leaves the weights in force as the run's result. Raises StorageError."""
-        if self.step == 0 or not self.asks:
-            return
-        self.learner.require_finite()
-        state = self.learner.state()
-        best = self.best is not None and self.best[0] == self.step
-        if self.learner.leads and best:
-            share(self.run_dir / BEST, self.run_dir / MODEL)
-        elif self.learner.leads:
-            store(self.run_dir / MODEL, partial(self._write, state))
-        if self.has_adapter and self.learner.leads:
-            share(self.run_dir / MODEL / ADAPTER, self.run_dir / ADAPTER)
-        loss = self.best[1] if self.best is not None and best else None
-        yield from self._told_of(MODEL, None, loss)
-
-    def _write(self, state: Mapping[str, Tensor] | None, folder: Path) -> None:
-        """A plain transformers folder; adapters are merged there, and stand alone in it as well."""
-        model, template = self.learner.bare, self.prepared.template
-        if self.has_adapter:
-            state = merged(model)
-            save_adapter(model, folder / ADAPTER, self.config.model)
-        save(model, self.opened.tokenizer, template, folder, self.end, state=state)
-
-    def _kept(self) -> str:
-        if self.saved is None:
-            return "Nothing had been saved yet."
-        return f"The weights after step {self.saved} are kept."
 
 
 @contextmanager

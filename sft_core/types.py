@@ -102,6 +102,10 @@ class NonFiniteLossError(TrainingError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
+class ResumeError(TrainingError):
+    """A run cannot go on from where it was."""
+
+
 class RunNotFoundError(LabError, LookupError):
     """No run of that name is kept here."""
 

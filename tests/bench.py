@@ -6,7 +6,8 @@ rows (``bench_training``); rows a second from messages to labels
 (``bench_pipeline``) against the tokenizer alone and against TRL; how long the lesson from scratch
 takes from a configuration to its exact match; the parrot before and after the runs that its card
 tells of; the time from a cold start to the first right answer beside the base's babble
-(``bench_aha``, in a browser); and how many masks are right over all templates of three packages
+(``bench_aha``, in a browser); runs that are killed and resumed (``bench_resume``); and how many
+masks are right over all templates of three packages
 (``bench_templates``, which fetches them). Figures are medians with the spread of the runs.
 """
 
@@ -24,7 +25,7 @@ from examples.parrot import measure
 from sft_core.events import RunFinished, ScoreLogged
 from sft_core.lessons import FROM_SCRATCH
 from sft_core.train import train
-from tests import bench_aha, bench_templates, bench_tokenizers
+from tests import bench_aha, bench_resume, bench_templates, bench_tokenizers
 from tests.bench_packing import bench_packing
 from tests.bench_pipeline import bench_pipeline
 from tests.bench_training import bench_linear, bench_training
@@ -38,6 +39,7 @@ TABLES = (
     "lesson",
     "parrot",
     "aha",
+    "resume",
     "templates",
     "tokenizers",
 )
@@ -104,6 +106,8 @@ def main() -> None:
     if chosen.only in (None, "aha"):
         print("\nThe first aha")
         bench_aha.main(["--rounds", str(chosen.rounds)])
+    if chosen.only in (None, "resume") and not bench_resume.main([]):
+        raise SystemExit(1)
     if chosen.only == "tokenizers" and not bench_tokenizers.bench():
         raise SystemExit(1)
     if chosen.only in (None, "templates"):

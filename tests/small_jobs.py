@@ -14,8 +14,9 @@ from sft_core.catalogue import BYTES_GPT
 from sft_core.compute import Compute, Job
 from sft_core.config import GenerateConfig, LabConfig, ModelConfig, TrainConfig
 from sft_core.events import Event, PhaseEntered, RunFinished
+from sft_core.execution import execute
 from sft_core.lessons import FROM_SCRATCH
-from sft_core.rundir import RunDirectory, execute
+from sft_core.rundir import RunDirectory
 
 WAIT = 60.0
 

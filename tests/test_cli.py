@@ -17,8 +17,10 @@ import pytest
 from sft_core import embedded
 from sft_core.cli import main
 from sft_core.config import DataConfig, TemplateConfig
-from sft_core.events import RunFinished, from_json
-from sft_core.rundir import RunDirectory, execute
+from sft_core.events import PhaseEntered, RunFinished, RunStopped, from_json
+from sft_core.execution import execute
+from sft_core.record import RunStatus
+from sft_core.rundir import RunDirectory
 from tests.small_jobs import tiny, trained
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,6 +318,32 @@ def test_train_streams_events_and_stops_at_ctrl_c(tmp_path: Path) -> None:
     assert directory.weights() == directory.path / "model"
     assert "Stopping after this step" in said
     assert "step/s" in said or "s/step" in said
+    assert f"Go on with: python -m sft_core train --resume {directory.path}" in said
+
+
+def test_a_paused_run_is_resumed_by_its_folder_or_its_id(tmp_path: Path, capsys: Out) -> None:
+    directory = RunDirectory.create(tmp_path / "a23456789bcd", tiny(max_steps=4))
+    paused = list(execute(directory.config(), directory, lambda: directory.read().step == 2))
+    assert isinstance(paused[-1], RunStopped)
+    assert main(["train", "--resume", str(directory.path), "--set", "seed=1"]) == 2
+    assert "Leave --config and --set out" in capsys.readouterr().err
+    assert main(["train", "--resume", directory.id, "--runs", str(tmp_path)]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["step"] for event in told if event["event"] == "StepLogged"] == [3, 4]
+    assert directory.read().status is RunStatus.FINISHED
+    assert main(["train", "--resume", str(directory.path)]) == 1
+    assert "finished, so there is nothing to resume" in capsys.readouterr().err
+
+
+def test_a_run_whose_process_is_gone_is_ended_before_it_is_resumed(
+    tmp_path: Path, capsys: Out
+) -> None:
+    directory = RunDirectory.create(tmp_path / "run", tiny())
+    directory.append(PhaseEntered(phase="Loading"))
+    directory.release()
+    assert main(["train", "--resume", str(directory.path)]) == 1
+    assert "has nothing to resume from" in capsys.readouterr().err
+    assert directory.read().status is RunStatus.INTERRUPTED
 
 
 def test_train_applies_settings(tmp_path: Path, capsys: Out) -> None:

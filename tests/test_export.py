@@ -29,9 +29,10 @@ from sft_core.config import (
 from sft_core.data import load, write_jsonl
 from sft_core.embedded import MODEL_FILES
 from sft_core.events import EvalLogged, RunFinished, StepLogged
+from sft_core.execution import execute
 from sft_core.export import export
 from sft_core.models import open_folder
-from sft_core.rundir import RunDirectory, execute
+from sft_core.rundir import RunDirectory
 from sft_core.types import ModelError, StorageError
 from tests.small_jobs import tiny, trained
 

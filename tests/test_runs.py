@@ -25,6 +25,7 @@ from sft_core.events import (
     RunInterrupted,
     RunQueued,
     RunStarted,
+    RunStopped,
     Side,
     StepLogged,
 )
@@ -37,6 +38,7 @@ from sft_core.types import (
     BusyError,
     LimitError,
     Message,
+    ResumeError,
     RunNotFoundError,
     StorageError,
     WorkerDiedError,
@@ -312,6 +314,65 @@ def test_a_run_that_fails_says_why(runs: Runs, tmp_path: Path) -> None:
     assert end
     assert end.kind == "DataError"
     assert "nothing.jsonl" in end.message
+
+
+# -- runs that go on --------------------------------------------------------------------------
+
+
+def test_a_paused_run_goes_on_to_its_end(runs: Runs, process: ProcessCompute) -> None:
+    run = runs.start(tiny(max_steps=400, eval_every=0))
+    until(runs, run, StepLogged)
+    with pytest.raises(ResumeError, match="going on"):
+        runs.resume(run)
+    runs.stop(run)
+    wait_for(lambda: runs.record(run).status.over)
+    paused = runs.record(run).step
+    assert 0 < paused < 400
+    assert runs.resumable_from(run) == paused
+    runs.resume(run)
+    assert not runs.record(run).status.over
+    with pytest.raises(ResumeError, match="going on"):
+        runs.resume(run)
+    wait_for(lambda: runs.record(run).status.over)
+    record = runs.record(run)
+    assert record.status is RunStatus.FINISHED
+    assert [event.step for event in record.of(StepLogged)] == list(range(1, 401))
+    assert [event.resumed_from for event in record.of(RunStarted)] == [0, paused]
+    with pytest.raises(ResumeError, match="finished"):
+        runs.resume(run)
+
+
+def test_a_resumed_run_that_waits_can_be_paused_again(runs: Runs, tmp_path: Path) -> None:
+    run = runs.start(LONG)
+    until(runs, run, StepLogged)
+    runs.stop(run)
+    wait_for(lambda: runs.record(run).status.over and runs.waiting() == 0)
+    paused = runs.resumable_from(run)
+    held = hold(runs, tmp_path)
+    runs.resume(run)
+    assert runs.record(run).status is RunStatus.QUEUED
+    runs.stop(run)
+    end = runs.record(run).last(RunStopped)
+    assert end
+    assert end.step == runs.resumable_from(run) == paused
+    held.close()
+
+
+def test_a_run_that_cannot_be_queued_stays_paused(process: ProcessCompute, tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs", Shared(process), replace(HOST, queue_size=1))
+    run = runs.start(LONG)
+    until(runs, run, StepLogged)
+    runs.stop(run)
+    wait_for(lambda: runs.record(run).status.over and runs.waiting() == 0)
+    held, waiting = hold(runs, tmp_path), runs.ask(Facts())
+    next(waiting)
+    with pytest.raises(BusyError):
+        runs.resume(run)
+    assert runs.record(run).status is RunStatus.STOPPED
+    assert runs.resumable_from(run) > 0
+    waiting.close()
+    held.close()
+    runs.close()
 
 
 # -- runs on disk -----------------------------------------------------------------------------

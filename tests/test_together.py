@@ -21,9 +21,10 @@ from sft_core.events import (
     ScoreLogged,
     StepLogged,
 )
+from sft_core.execution import execute
 from sft_core.recipe import TrainConfig
 from sft_core.record import RunRecord
-from sft_core.rundir import RunDirectory, execute
+from sft_core.rundir import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = LabConfig(

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sft_core import keeping
 from sft_core import train as train_module
 from sft_core.adapters import load_adapter
 from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL
@@ -317,7 +318,7 @@ def test_the_best_adapters_are_restored_and_merged(
     """On a base that learnt before, with a template whose markers are new to it."""
     base = tmp_path / "base"
     finished(configured(tmp_path, "max_steps=20", "learning_rate=0.01"), base)
-    lora = ("method=lora", "rank=8", "template.name=chatml", "learning_rate=0.05")
+    lora = ("method=lora", "rank=8", "template.name=chatml", "learning_rate=0.03")
     config = overfitting(tmp_path, f"model.name={base / MODEL}", *lora)
     folder = tmp_path / "run"
     models: list[torch.nn.Module] = []
@@ -326,7 +327,7 @@ def test_the_best_adapters_are_restored_and_merged(
         models.append(model)
         load_adapter(model, place)
 
-    monkeypatch.setattr(train_module, "load_adapter", load)
+    monkeypatch.setattr(keeping, "load_adapter", load)
     record = finished(config, folder)
     started, finish = record.of(RunStarted)[0], record.of(RunFinished)[0]
     assert started.added_tokens

@@ -29,10 +29,11 @@ from sft_core.config import LabConfig, TemplateConfig
 from sft_core.data import load
 from sft_core.evaluate import grade, normalise
 from sft_core.events import Perplexity, RunFailed, Score, Scored, Side
+from sft_core.execution import execute
 from sft_core.generate import Ids, Voice, answer_batch, prompts_of
 from sft_core.models import open_folder
 from sft_core.perplexity import measure
-from sft_core.rundir import RunDirectory, execute
+from sft_core.rundir import RunDirectory
 from sft_core.templates import resolve
 from sft_core.types import Example, LabError
 

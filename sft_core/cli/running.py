@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,20 +22,22 @@ from sft_core.events import (
     RunEvent,
     RunFailed,
     RunInterrupted,
+    RunStopped,
     Score,
     Scored,
     Side,
     to_json,
 )
+from sft_core.execution import execute
 from sft_core.export import export as export_run
 from sft_core.jobs import CompareJob, EvaluateJob, PerplexityJob
 from sft_core.readers import read_texts
 from sft_core.record import RunRecord
-from sft_core.rundir import RunDirectory, execute
-from sft_core.runs import new_id
+from sft_core.rundir import RunDirectory
+from sft_core.runs import GONE, new_id
 from sft_core.settings import HOST, launched, leads
 from sft_core.together import execute_together
-from sft_core.types import ConfigError, DataError, Example, LabError, Message
+from sft_core.types import ConfigError, DataError, Example, LabError, Message, ResumeError
 from sft_core.worker import use_cores
 
 DEMO_PROMPTS: Final = 3
@@ -56,6 +59,9 @@ def add_commands(command: AddCommand) -> None:
         made.add_argument("--run", required=True, metavar="DIR", help="a run's folder, or its id")
     for made in (compared, evaluated):
         made.add_argument("--json", action="store_true", help="print JSON")
+    trained.add_argument(
+        "--resume", metavar="RUN", help="go on with a paused or broken-off run, by folder or id"
+    )
     shown = command(demo, "Train, score and compare.")
     for made in (trained, shown):
         made.add_argument("--config", metavar="RUN.json", help="default: the parrot's run")
@@ -71,13 +77,42 @@ def add_commands(command: AddCommand) -> None:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    config = _config(arguments.config).with_settings(arguments.set)
+    if arguments.resume is not None:
+        config, directory = _reopened(arguments)
+        events = _followed(config, directory, resume=True)
+    else:
+        config = _config(arguments.config).with_settings(arguments.set)
+        events = _trained(config, arguments.runs)
     last = None
-    for last in _trained(config, arguments.runs):
+    for last in events:
         print(to_json(last), flush=True)
     if isinstance(last, RunFailed | RunInterrupted):
-        return complain(last.message, FAILED)
-    return OK
+        complain(last.message, FAILED)
+    if isinstance(last, RunFailed | RunInterrupted | RunStopped):
+        _tell_how_to_go_on(RunDirectory(Path(last.run_dir)))
+    return FAILED if isinstance(last, RunFailed | RunInterrupted) else OK
+
+
+def _tell_how_to_go_on(directory: RunDirectory) -> None:
+    with suppress(ResumeError):
+        step = directory.resumable_from(directory.read().status)
+        go_on = f"python -m sft_core train --resume {directory.path}"
+        print(f"Paused after step {step:,}. Go on with: {go_on}", file=sys.stderr)
+
+
+def _reopened(arguments: argparse.Namespace) -> tuple[LabConfig, RunDirectory]:
+    """A run that can go on, with its own configuration. Raises ResumeError where it cannot."""
+    if arguments.config is not None or arguments.set:
+        raise ConfigError(
+            "A run is resumed with the configuration that it began with. Leave --config and --set "
+            "out, or start a new run."
+        )
+    directory = RunDirectory.find(arguments.resume, arguments.runs)
+    if not directory.alive():
+        directory.interrupt(GONE)
+    directory.resumable_from(directory.read().status)
+    directory.reopen()
+    return directory.config(), directory
 
 
 def _trained(config: LabConfig, runs: Path) -> Iterator[RunEvent]:
@@ -110,13 +145,15 @@ def _config(name: str | None) -> LabConfig:
         raise ConfigError(f"The configuration {name} cannot be read: {why(error)}.") from None
 
 
-def _followed(config: LabConfig, directory: RunDirectory) -> Iterator[RunEvent]:
-    """Trains here, with a progress bar and Ctrl-C as the Stop button."""
+def _followed(
+    config: LabConfig, directory: RunDirectory, resume: bool = False
+) -> Iterator[RunEvent]:
+    """Trains here, with a progress bar and Ctrl-C as the Pause button."""
     use_cores()
     progress = Progress(sys.stderr)
     try:
         with ctrl_c(sys.stderr) as should_stop:
-            for event in execute(config, directory, should_stop):
+            for event in execute(config, directory, should_stop, resume=resume):
                 progress.show(event)
                 yield event
     finally:

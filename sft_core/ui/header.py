@@ -9,6 +9,7 @@ import gradio as gr
 
 from sft_core import templates
 from sft_core.config import LabConfig, MaskPolicy, ModelConfig, TrainOn
+from sft_core.events import RunStopped
 from sft_core.record import RunRecord, RunStatus
 from sft_core.types import Finding, LabError, Severity, worst
 from sft_core.ui.look import OUT_OF_REACH, Look
@@ -136,7 +137,14 @@ def _progress(record: RunRecord) -> str:
     status = record.status
     if status is RunStatus.RUNNING:
         return f"step {record.step:,}/{record.total_steps:,}"
-    return status.value
+    return run_word(record)
+
+
+def run_word(record: RunRecord) -> str:
+    """Where a run stands, in one word: one that was stopped after a step is paused."""
+    end = record.last(RunStopped)
+    paused = record.status is RunStatus.STOPPED and end is not None and end.step > 0
+    return "paused" if paused else record.status.value
 
 
 def build(seen: Look, rows: Rows) -> tuple[gr.HTML, gr.HTML]:

@@ -1,4 +1,4 @@
-"""What the Train tab does: start a run, follow it, stop it, open another, grade its held-out rows.
+"""What the Train tab does: start, follow, pause, resume, open another run, grade held-out rows.
 
 A run belongs to the server. The page holds its id, asks now and then what its log has gained, and
 draws that; closing the page, reloading it or opening it twice changes nothing about the run.
@@ -32,7 +32,7 @@ from sft_core.ui.words import waiting
 
 RECENT: Final = 12
 REMEMBERED: Final = 50
-FOLLOWED: Final = 11
+FOLLOWED: Final = 12
 """How many outputs ``follow`` has."""
 
 
@@ -52,6 +52,16 @@ def start(runs: Runs, settings: Settings, choices: Choices, run: str | None) -> 
     return started, dumps({"text": ""}), -1
 
 
+def resume(runs: Runs, run: str | None) -> tuple[str, int]:
+    """-> (line, events drawn so far) for a run that was queued to go on, or why it cannot."""
+    try:
+        if run:
+            runs.resume(run)
+    except LabError as error:
+        return dumps({"text": sentence(error), "level": "error"}), gr.skip()
+    return dumps({"text": ""}), -1
+
+
 def stop(runs: Runs, run: str | None) -> tuple[str, str]:
     """-> (line, status), at once: what was learnt is saved by whoever trains."""
     if not run:
@@ -61,29 +71,31 @@ def stop(runs: Runs, run: str | None) -> tuple[str, str]:
         record = runs.record(run)
     except LabError as error:
         return dumps({"text": sentence(error), "level": "error"}), gr.skip()
-    text = "" if record.status.over else "Stopping after this step. What was learnt is kept."
-    return dumps({"text": text}), dumps(status_value(run, record, stopping=True))
+    value = status_value(run, record, stopping=True, resume=resumable(runs, run))
+    return dumps({"text": ""}), dumps(value)
 
 
 def follow(runs: Runs, run: str | None, drawn: int) -> tuple[Any, ...]:
     """-> (events drawn, phase, status, losses, exact match by step, scores, samples, run chip,
-    Start, Stop, timer). Nothing is sent where the log has gained nothing."""
+    Start, Pause, Resume, timer). Nothing is sent where the log has gained nothing."""
     record = known_record(runs, run)
     if record is None:
-        return (gr.skip(),) * (FOLLOWED - 3) + _buttons(None)
-    length = len(record)
-    if length == drawn:
+        return (gr.skip(),) * (FOLLOWED - 4) + _buttons(None, None)
+    heard = record.heard
+    if heard == drawn:
         return (gr.skip(),) * FOLLOWED
+    going_on = resumable(runs, run)
+    status = status_value(run, record, stopping=_stopping(runs, run), resume=going_on)
     return (
-        length,
+        heard,
         f"{run} {record.status}",
-        dumps(status_value(run, record, stopping=_stopping(runs, run))),
+        dumps(status),
         dumps(live_plot.losses_value(record)),
         dumps(live_plot.scores_curve_value(record)),
         dumps(scores_value(record)),
         dumps(samples_value(record)),
         dumps(run_chip(run, record)),
-        *_buttons(record),
+        *_buttons(record, going_on),
     )
 
 
@@ -92,10 +104,25 @@ def _stopping(runs: Runs, run: str | None) -> bool:
     return run is not None and runs.directory(run).stop_requested()
 
 
-def _buttons(record: RunRecord | None) -> tuple[Any, Any, Any]:
-    """Start and Stop share one place; the timer runs as long as there is something to follow."""
+def resumable(runs: Runs, run: str | None) -> int | None:
+    """The step that the run can go on after, or None where it cannot."""
+    try:
+        return runs.resumable_from(run) if run else None
+    except LabError:
+        return None
+
+
+def _buttons(record: RunRecord | None, going_on: int | None) -> tuple[Any, Any, Any, Any]:
+    """Start and Pause share one place; Resume stands beside Start and goes before it. The timer
+    runs as long as there is something to follow."""
     going = record is not None and not record.status.over
-    return gr.update(visible=not going), gr.update(visible=going), gr.Timer(active=going)
+    first = "primary" if going_on is None else "secondary"
+    return (
+        gr.update(visible=not going, variant=first),
+        gr.update(visible=going),
+        gr.update(visible=going_on is not None),
+        gr.Timer(active=going),
+    )
 
 
 def known_record(runs: Runs, run: str | None) -> RunRecord | None:

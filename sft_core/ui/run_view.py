@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from sft_core.catalogue import Origin, find
 from sft_core.config import LabConfig
 from sft_core.events import (
+    ON_REQUEST,
     Graded,
     PhaseEntered,
     RunFailed,
@@ -27,7 +28,7 @@ from sft_core.events import (
 )
 from sft_core.record import RunRecord, RunStatus
 from sft_core.types import Example
-from sft_core.ui.header import template_title
+from sft_core.ui.header import run_word, template_title
 from sft_core.ui.run_facts import facts
 from sft_core.ui.words import ago, duration, waiting
 
@@ -43,36 +44,49 @@ HOW_SCORED: Final = (
 
 
 def status_value(
-    run: str | None, record: RunRecord | None, stopping: bool = False
+    run: str | None, record: RunRecord | None, stopping: bool = False, resume: int | None = None
 ) -> dict[str, Any]:
+    """``resume`` is the step that the run can go on after, where it can."""
     if run is None or record is None:
         return {"run": None, "text": NO_RUN}
     status = record.status
-    state = "stopping" if stopping and not status.over else status.value
+    stopping = stopping and not status.over
+    state = "stopping" if stopping else run_word(record)
     total = record.total_steps
     return {
         "run": run,
         "state": state,
         "over": status.over,
         "learnt": status.over and record.last(StepLogged) is not None,
-        "text": _sentence(record),
+        "text": _stopping_sentence(record) if stopping else _sentence(record, resume),
         "share": record.step / total if total else (1.0 if status.over else 0.0),
         "facts": facts(record),
         "notes": _notes(record),
     }
 
 
-def _sentence(record: RunRecord) -> str:
+def _stopping_sentence(record: RunRecord) -> str:
+    if record.last(StepLogged) is None:
+        return "Stopping before the first step."
+    return "Pausing after this step. What was learnt is kept."
+
+
+def _sentence(record: RunRecord, resume: int | None) -> str:
     """What the run does now, or how it ended."""
     for event in reversed(record.events):
         match event:
             case RunFinished(step=step, restored_step=kept, seconds=seconds):
                 back = "" if kept == step else f" Its best weights, of step {kept:,}, were kept."
                 return f"Done: {step:,} steps in {duration(seconds)}.{back}"
-            case RunStopped(reason=reason):
+            case RunStopped(reason=reason) if resume is None:
                 return reason
+            case RunStopped(reason=reason):
+                why = "" if reason == ON_REQUEST else f"{reason} "
+                return (
+                    f"{why}Paused after step {resume:,}. Resume continues exactly where it stopped."
+                )
             case RunFailed(message=message) | RunInterrupted(message=message):
-                return message
+                return message + (f" Resume goes on after step {resume:,}." if resume else "")
             case PhaseEntered(phase=phase):
                 return phase
             case StepLogged():
@@ -89,8 +103,9 @@ def _training(record: RunRecord) -> str:
 
 
 def _notes(record: RunRecord) -> list[dict[str, str]]:
-    notes = [{"level": "warning", "text": event.message} for event in record.of(Warned)]
-    return notes[-6:]
+    # Each process that carries a run on says once more what it finds.
+    messages = dict.fromkeys(event.message for event in record.of(Warned))
+    return [{"level": "warning", "text": message} for message in messages][-6:]
 
 
 ASKED_BEFORE: Final = (
@@ -240,7 +255,7 @@ def runs_value(
         "runs": [
             {
                 "id": run,
-                "state": record.status.value,
+                "state": run_word(record),
                 "text": summary(record),
                 "when": _when(record, moment),
             }
@@ -255,14 +270,14 @@ def summary(record: RunRecord) -> str:
     """A run in one line: what was trained on what, and how far it came."""
     status = record.status
     if not status.over:
-        return f"{described(record.config)}, {status.value}"
+        return f"{described(record.config)}, {run_word(record)}"
     parts = [described(record.config), f"{record.step:,} steps"]
     if scored := [event for event in record.of(ScoreLogged) if event.step]:
         parts.append(f"{scored[-1].score.overall.share:.0%} exact")
     elif (best := record.best_eval) is not None:
         parts.append(f"eval loss {best.loss:.2f}")
     if status is not RunStatus.FINISHED:
-        parts.append(status.value)
+        parts.append(run_word(record))
     return ", ".join(parts)
 
 

@@ -7,7 +7,7 @@ draws that; closing the page, reloading it or opening it twice changes nothing a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import gradio as gr
 
@@ -38,6 +38,7 @@ class Tab:
     consequence: gr.HTML
     start: gr.Button
     stop: gr.Button
+    resume: gr.Button
     line: gr.HTML
     status: gr.HTML
     losses: gr.HTML
@@ -53,6 +54,12 @@ class Tab:
     phase: gr.State
     timer: gr.Timer
     address: gr.HTML
+
+    def followed(self, run_chip: gr.HTML) -> list[Any]:
+        """What ``run_handlers.follow`` gives values for, in its order."""
+        shown = [self.status, self.losses, self.score_curve, self.scores, self.samples, run_chip]
+        buttons = [self.start, self.stop, self.resume]
+        return [self.drawn, self.phase, *shown, *buttons, self.timer]
 
 
 # -- layout ----------------------------------------------------------------------------------
@@ -77,11 +84,14 @@ def build(config: LabConfig, rows: Rows) -> Tab:
                 elem_id="consequence",
             )
             with gr.Row(elem_classes="inline"):
+                resume_button = gr.Button(
+                    "Resume", variant="primary", size="lg", scale=0, visible=False, elem_id="resume"
+                )
                 start_button = gr.Button(
                     "Start training", variant="primary", size="lg", scale=0, elem_id="start"
                 )
                 stop_button = gr.Button(
-                    "Stop", variant="stop", size="lg", scale=0, visible=False, elem_id="stop"
+                    "Pause", variant="stop", size="lg", scale=0, visible=False, elem_id="stop"
                 )
             line = view("line", {"text": ""}, elem_id="train-line")
             status = view("status", status_value(None, None), events=["adopt"], elem_id="status")
@@ -109,6 +119,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
         consequence=consequence_line,
         start=start_button,
         stop=stop_button,
+        resume=resume_button,
         line=line,
         status=status,
         losses=losses,

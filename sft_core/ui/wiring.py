@@ -250,19 +250,7 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
         trigger_mode="always_last",
         **LIGHT,
     )
-    followed = [
-        tab.drawn,
-        tab.phase,
-        tab.status,
-        tab.losses,
-        tab.score_curve,
-        tab.scores,
-        tab.samples,
-        page.run_chip,
-        tab.start,
-        tab.stop,
-        tab.timer,
-    ]
+    followed = tab.followed(page.run_chip)
     follow, looking = bind(run_handlers.follow, tab.run, tab.drawn, fixed=(runs,))
     start, inputs = bind(run_handlers.start, settings, page.choices, tab.run, fixed=(runs,))
     tab.start.click(
@@ -270,6 +258,10 @@ def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     ).then(follow, looking, followed, **LIGHT)
     stop, inputs = bind(run_handlers.stop, tab.run, fixed=(runs,))
     tab.stop.click(stop, inputs, [tab.line, tab.status], **LIGHT)
+    resume, inputs = bind(run_handlers.resume, tab.run, fixed=(runs,))
+    tab.resume.click(resume, inputs, [tab.line, tab.drawn], trigger_mode="once", **LIGHT).then(
+        follow, looking, followed, **LIGHT
+    )
     adopt_run, inputs = bind(run_handlers.adopt_run, tab.run, fixed=(runs,))
     tab.status.adopt(adopt_run, inputs, page.adopting(), **LIGHT)
     tab.preset.input(run_handlers.begin_with, tab.preset, page.settings(), **LIGHT)

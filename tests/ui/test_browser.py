@@ -52,7 +52,7 @@ def wait_for_state(page: Page, *states: str, seconds: float = 90) -> None:
 def stop(page: Page) -> None:
     """Leaves the server free for the next test."""
     page.click("#stop")
-    wait_for_state(page, "Stopped", "Finished")
+    wait_for_state(page, "Stopped", "Paused", "Finished")
 
 
 def type_template(page: Page, text: str) -> None:
@@ -225,11 +225,39 @@ def test_a_reload_in_mid_run_and_a_second_tab_lose_nothing(
     other.wait_for_selector("#losses .js-plotly-plot .scatterlayer .trace", timeout=60_000)
     began = time.monotonic()
     other.click("#stop")
-    wait_for_state(other, "Stopp(ing|ed)", seconds=5)
+    wait_for_state(other, "Pausing|Paused", seconds=5)
     assert time.monotonic() - began < 5
-    wait_for_state(page, "Stopped")
-    wait_for_state(other, "Stopped")
+    wait_for_state(page, "Paused")
+    wait_for_state(other, "Paused")
     compare_three(other)
+
+
+def test_a_paused_run_is_resumed_after_a_reload(lesson: Page, watched: Watched) -> None:
+    page = lesson
+    set_steps(page, 300)
+    page.click("#start")
+    expect(page.locator("#status .run-facts")).to_contain_text(
+        re.compile(r"step [1-9]\d* of"), timeout=60_000
+    )
+    page.click("#stop")
+    wait_for_state(page, "Paused")
+    told = page.locator("#status .run-text")
+    expect(told).to_contain_text("Resume continues exactly where it stopped")
+    expect(page.locator("#train-line")).to_have_text("")
+    with watched.left():
+        page.reload()
+        page.wait_for_selector("#run-chip .chip")
+    open_tab(page, "train")
+    expect(page.locator("#resume")).to_be_visible()
+    expect(page.locator("#start")).to_be_visible()
+    step = int(re.findall(r"after step (\d+)", told.inner_text())[0])
+    page.click("#resume")
+    expect(page.locator("#stop")).to_be_visible()
+    expect(page.locator("#resume")).to_be_hidden()
+    wait_for_state(page, "Finished", seconds=240)
+    expect(page.locator("#status")).to_contain_text("300 steps in")
+    expect(page.locator("#resume")).to_be_hidden()
+    assert 0 < step < 300
 
 
 def test_a_closed_tab_is_found_again_in_the_list_of_runs(

@@ -11,9 +11,18 @@ import gradio as gr
 import pytest
 
 from sft_core.catalogue import BYTES_GPT
+from sft_core.checkpoint import NUMBERS, STATE
 from sft_core.config import LabConfig, LoraConfig, ModelConfig, TemplateConfig, TrainConfig
 from sft_core.data import write_jsonl
-from sft_core.events import RunFinished, RunQueued, Score, ScoreLogged, Tally
+from sft_core.events import (
+    ON_REQUEST,
+    RunFinished,
+    RunQueued,
+    RunStopped,
+    Score,
+    ScoreLogged,
+    Tally,
+)
 from sft_core.lessons import FROM_SCRATCH
 from sft_core.rundir import FACTS, TEST_ROWS, RunDirectory
 from sft_core.runs import Runs, new_id
@@ -64,24 +73,70 @@ def test_nothing_is_sent_while_the_log_gains_nothing(runs: Runs) -> None:
     end(directory)
 
 
-def test_start_and_stop_share_a_place_and_the_timer_ends_with_the_run(runs: Runs) -> None:
+def test_start_and_pause_share_a_place_and_the_timer_ends_with_the_run(runs: Runs) -> None:
     directory = a_run(runs)
-    *_, start, stop, timer = run_handlers.follow(runs, directory.id, -1)
-    assert (start["visible"], stop["visible"], timer.active) == (False, True, True)
+    *_, start, stop, resume, timer = run_handlers.follow(runs, directory.id, -1)
+    shown = [button["visible"] for button in (start, stop, resume)]
+    assert (shown, timer.active) == ([False, True, False], True)
     end(directory)
-    *_, start, stop, timer = run_handlers.follow(runs, directory.id, -1)
-    assert (start["visible"], stop["visible"], timer.active) == (True, False, False)
+    *_, start, stop, resume, timer = run_handlers.follow(runs, directory.id, -1)
+    shown = [button["visible"] for button in (start, stop, resume)]
+    assert (shown, timer.active) == ([True, False, False], False)
 
 
-def test_stop_answers_at_once_and_every_tab_sees_it(runs: Runs) -> None:
+def test_pause_answers_at_once_and_every_tab_sees_it(runs: Runs) -> None:
     directory = a_run(runs)
     directory.append(started(2))
     line, status = run_handlers.stop(runs, directory.id)
-    assert "What was learnt is kept" in json.loads(line)["text"]
+    assert json.loads(line)["text"] == "", "what is said of the run goes when the run has changed"
     assert json.loads(status)["state"] == "stopping"
+    assert json.loads(status)["text"] == "Stopping before the first step."
     directory.append(step(1, 2.0))
-    assert json.loads(run_handlers.follow(runs, directory.id, -1)[2])["state"] == "stopping"
+    told = json.loads(run_handlers.follow(runs, directory.id, -1)[2])
+    assert (told["state"], told["text"][:24]) == ("stopping", "Pausing after this step.")
     end(directory)
+
+
+def saved(directory: RunDirectory, step: int, seconds: float = 1.0) -> None:
+    """What a page reads of the state that a run can go on from."""
+    place = directory.path / STATE / "1"
+    place.mkdir(parents=True)
+    (place / NUMBERS).write_text(json.dumps({"step": step, "seconds": seconds}))
+
+
+def test_a_paused_run_offers_to_resume_before_all_else(runs: Runs) -> None:
+    directory = a_run(runs)
+    directory.append(started(4))
+    directory.append(step(1, 2.0))
+    saved(directory, 1)
+    *_, resume, _ = run_handlers.follow(runs, directory.id, -1)
+    assert not resume["visible"], "it is going on"
+    directory.append(RunStopped(step=1, reason=ON_REQUEST, run_dir="r"))
+    directory.release()
+    _, _, status, *_, start, _, resume, _ = run_handlers.follow(runs, directory.id, -1)
+    assert json.loads(status)["state"] == "paused"
+    told = "Paused after step 1. Resume continues exactly where it stopped."
+    assert json.loads(status)["text"] == told
+    assert (start["variant"], resume["visible"]) == ("secondary", True)
+
+
+def test_an_interrupted_run_offers_to_resume(runs: Runs) -> None:
+    directory = a_run(runs)
+    directory.append(started(4))
+    saved(directory, 1)
+    directory.release()
+    _, _, status, *_, resume, _ = run_handlers.follow(runs, directory.id, -1)
+    assert json.loads(status)["state"] == "interrupted"
+    assert json.loads(status)["text"].endswith("Resume goes on after step 1.")
+    assert resume["visible"]
+
+
+def test_what_cannot_be_resumed_says_why(runs: Runs) -> None:
+    directory = a_run(runs)
+    end(directory)
+    line, drawn = run_handlers.resume(runs, directory.id)
+    assert "finished, so there is nothing to resume" in json.loads(line)["text"]
+    assert drawn == SKIP
 
 
 def test_a_run_that_is_not_kept_says_so_and_leaves_the_one_on_the_page(runs: Runs) -> None:

@@ -479,7 +479,7 @@ def test_the_list_of_runs_tells_each_in_a_line() -> None:
     assert line["when"] == "2 min ago"
     record.add(RunStopped(step=2, reason="Stopped on request.", run_dir="r"))
     told = run_view.summary(record)
-    assert told == "bytes-gpt on six-tasks, INST / RESP, 2 steps, eval loss 1.25, stopped"
+    assert told == "bytes-gpt on six-tasks, INST / RESP, 2 steps, eval loss 1.25, paused"
 
 
 # -- compare ---------------------------------------------------------------------------------

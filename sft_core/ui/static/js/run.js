@@ -4,10 +4,10 @@
   const { views, h, fill, count, plural, mark, copy } = SFT;
 
   const STATES = {
-    queued: "Waiting", preparing: "Preparing", running: "Training", stopping: "Stopping",
+    queued: "Waiting", preparing: "Preparing", running: "Training", stopping: "Pausing", paused: "Paused",
     finished: "Finished", stopped: "Stopped", failed: "Failed", interrupted: "Interrupted",
   };
-  const LEVELS = { finished: "good", stopped: "info", failed: "error", interrupted: "warning" };
+  const LEVELS = { finished: "good", stopped: "info", paused: "info", failed: "error", interrupted: "warning" };
 
   views.status = (root, api) => {
     const head = h("div", { class: "run-head" });
