@@ -20,6 +20,7 @@ from torch import Tensor
 from sft_core.batch import Batch, Labelled, Plan, by_length, collate, pieces, plan
 from sft_core.config import TrainConfig
 from sft_core.loss import count_targets, head_on_targets, summed, targets
+from sft_core.microbatch import Cutter
 from sft_core.models import SMALL, Opened, arguments, pad_id, precision
 from sft_core.pace import never
 from sft_core.schedule import optimizer, scheduler
@@ -80,6 +81,7 @@ class Learner:
         self._rows = rows
         self._lengths = [len(row.ids) for row in rows]
         self._pad = pad_id(opened.tokenizer)
+        self._cutter = Cutter.fitting(config, self.bare, self._lengths, self.device)
         self._worth = _worth_of_a_piece(self.device, opened.parameters)
         self.steps_per_epoch = math.ceil(len(self._plan(0)) / config.accumulation)
         self.total = config.max_steps or math.ceil(config.epochs * self.steps_per_epoch)
@@ -124,8 +126,9 @@ class Learner:
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         work = [
             collate([self._rows[at] for at in piece], self._pad)
-            for positions in micro_batches
-            for piece in pieces(self._lengths, positions[rank::count], self._worth)
+            for positions in self._cutter.join(micro_batches)
+            for whole in pieces(self._lengths, positions[rank::count], self._worth)
+            for piece in self._cutter.cut(whole)
         ]
         return work or [collate([_Masked(self._rows[micro_batches[0][0]])], self._pad)]
 
@@ -143,6 +146,23 @@ class Learner:
         if self._any(should_stop()):
             return None
         self._model.train()
+
+        def learn() -> Tensor | None:
+            return self._gradients(micro_batches, trained, should_stop)
+
+        if self.accelerator.num_processes == 1:
+            loss = self._cutter.within_memory(learn, self._optimizer.zero_grad)
+        else:  # one process that begins anew would leave the others waiting
+            loss = learn()
+        if loss is None:
+            return None
+        return self._apply(float(self._all(loss)), sum(len(row.ids) for row in rows), trained)
+
+    def _gradients(
+        self, micro_batches: Plan, trained: int, should_stop: Callable[[], bool]
+    ) -> Tensor | None:
+        """Adds up a step's gradients, and gives this process's part of its loss; None where it
+        was stopped."""
         loss = torch.zeros((), device=self.device)
         work = self._work(micro_batches)
         for number, batch in enumerate(work, 1):
@@ -151,7 +171,7 @@ class Learner:
                 self._optimizer.zero_grad()
                 return None
             loss += self._backward(batch.to(self.device), trained, number == len(work))
-        return self._apply(float(self._all(loss)), sum(len(row.ids) for row in rows), trained)
+        return loss
 
     def _backward(self, batch: Batch, trained: int, is_last: bool) -> Tensor:
         """Adds a micro-batch's gradients, and gives its part of the step's loss."""

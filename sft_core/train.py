@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from accelerate.utils import set_seed
 
+from sft_core import fitting
 from sft_core.batch import Plan
 from sft_core.checkpoint import BEST, LAST, MODEL, Rhythm, share, store
 from sft_core.config import LabConfig, TrainOn
@@ -37,11 +37,13 @@ from sft_core.events import (
 )
 from sft_core.generate import Voice, answer_batch, prompt_ids
 from sft_core.learner import Learner, Learnt
+from sft_core.microbatch import is_out_of_memory
 from sft_core.models import Opened, open_model, save, threads_for
 from sft_core.pace import Brake, Clock, Meter, device_name, forget_peak, memory_mb, never, still_due
 from sft_core.prepare import Prepared, keep, prepare
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
+from sft_core.shapes import foresee
 from sft_core.types import LimitError, NonFiniteLossError, StorageError, TrainingError
 from sft_core.weights import read_model
 
@@ -65,6 +67,7 @@ def train(
     if prepared is None:
         yield RunStopped(step=0, reason=brake.reason, run_dir=str(run_dir))
         return
+    yield from _foreseen(config, prepared)
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
         opened = open_model(config.model, prepared.template, config.train.seed)
@@ -77,6 +80,17 @@ def train(
     if learner.leads:
         keep(prepared, run_dir)
     yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events()
+
+
+def _foreseen(config: LabConfig, prepared: Prepared) -> Iterator[RunEvent]:
+    """What the run will need of memory, and a warning where that is not there. Never a refusal:
+    an estimate errs, and a process that dies costs its own run alone."""
+    found = foresee(config, [len(row.ids) for row in prepared.train])
+    if found is None:
+        return
+    yield fitting.event(found)
+    if message := fitting.warning(found):
+        yield Warned(code="memory", message=message)
 
 
 class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
@@ -376,9 +390,7 @@ def _memory_explained(config: LabConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and "can't allocate memory" not in text:
+        if not is_out_of_memory(error):
             raise
         train = config.train
         raise TrainingError(

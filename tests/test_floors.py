@@ -13,7 +13,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sft_core"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("tokens", "types", "recipe", "config", "lessons", "settings", "scores", "events", "record"),
+    (
+        "tokens",
+        "types",
+        "recipe",
+        "config",
+        "machine",
+        "memory",
+        "lessons",
+        "settings",
+        "scores",
+        "events",
+        "fitting",
+        "record",
+    ),
     (
         "ahead",
         "embedded",
@@ -34,7 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "audit",
         "plots",
     ),
-    ("batch", "loss", "weights", "models"),
+    ("batch", "loss", "weights", "models", "shapes"),
     (
         "pace",
         "schedule",
@@ -44,6 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluate",
         "perplexity",
         "prepare",
+        "microbatch",
         "learner",
         "train",
     ),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sft_core import reports
+from sft_core import fitting, reports
 from sft_core.cli.common import FAILED, OK, AddCommand, complain, print_json, why
 from sft_core.config import DataConfig, LabConfig, TemplateConfig
 from sft_core.console import Progress, beside, ctrl_c, curve, perplexities, scores
@@ -42,6 +42,9 @@ DEMO_PROMPTS: Final = 3
 def add_commands(command: AddCommand) -> None:
     """The commands of this module, with their options."""
     trained = command(train, "Train a model; events as JSON lines.")
+    trained.add_argument(
+        "--estimate", action="store_true", help="print what it needs of memory, and train nothing"
+    )
     compared = command(compare, "Answers of base and tuned, side by side.")
     compared.add_argument("--prompt", action="append", required=True, metavar="TEXT")
     evaluated = command(evaluate, "Exact match, and perplexity of raw text, before and after.")
@@ -71,12 +74,25 @@ def add_commands(command: AddCommand) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     config = _config(arguments.config).with_settings(arguments.set)
+    if arguments.estimate:
+        return _estimate(config)
     directory = RunDirectory.create(arguments.runs / new_id(), config)
     last = None
     for last in _followed(config, directory):
         print(to_json(last), flush=True)
     if isinstance(last, RunFailed | RunInterrupted):
         return complain(last.message, FAILED)
+    return OK
+
+
+def _estimate(config: LabConfig) -> int:
+    """Prints what the run would need of memory, every row taken to be as long as it may be."""
+    from sft_core.shapes import foresee
+
+    found = foresee(config)
+    if found is None:
+        return complain(f"The shape of {config.model.name} is not known here.", FAILED)
+    print(fitting.table(found))
     return OK
 
 

@@ -21,6 +21,17 @@ from sft_core.ui.view import dumps
 LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation")
 """The settings that say how long a run takes."""
 
+MEMORY: Final = (
+    "batch_size",
+    "accumulation",
+    "max_length",
+    "packing",
+    "method",
+    "precision",
+    "gradient_checkpointing",
+    "auto_micro_batch",
+)
+"""The settings that say how much memory a run takes."""
 
 OPTIONAL: Final = ("max_steps", "max_minutes")
 """The settings that may be left empty."""

@@ -14,6 +14,7 @@ import gradio as gr
 from sft_core.config import LabConfig
 from sft_core.ui import live_plot, settings_form
 from sft_core.ui.fields import Fields
+from sft_core.ui.memory_line import foreseen, memory_value
 from sft_core.ui.parts import heading
 from sft_core.ui.run_view import (
     pairs_value,
@@ -36,6 +37,7 @@ class Tab:
     preset: gr.Dropdown
     settings: Fields[Settings]
     consequence: gr.HTML
+    memory: gr.HTML
     start: gr.Button
     stop: gr.Button
     line: gr.HTML
@@ -76,6 +78,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
                 consequence_value(config.train, len(rows.splits.train)),
                 elem_id="consequence",
             )
+            memory_line = view("line", memory_value(foreseen(config)), elem_id="memory")
             with gr.Row(elem_classes="inline"):
                 start_button = gr.Button(
                     "Start training", variant="primary", size="lg", scale=0, elem_id="start"
@@ -107,6 +110,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
         preset=preset,
         settings=settings,
         consequence=consequence_line,
+        memory=memory_line,
         start=start_button,
         stop=stop_button,
         line=line,
