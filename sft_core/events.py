@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from sft_core.machine import Machine
+from sft_core.memory import Shape
 from sft_core.scores import Perplexity as Perplexity
 from sft_core.scores import Score as Score
 from sft_core.scores import Tally as Tally
@@ -67,6 +69,32 @@ class RunStarted:
     added_tokens: tuple[str, ...] = ()
     resumed_from: int = 0  # the step that this process began after
     time: float = field(default_factory=clock.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimated:
+    """What the run is thought to need of memory, in bytes, before its weights are loaded: ``room``
+    is what was there, ``rows`` with ``tokens`` together are computed at once, ``longest`` is the
+    longest row's length, and ``advice`` names the setting that would make it fit."""
+
+    base: int  # the process and its libraries
+    weights: int
+    gradients: int
+    optimizer: int
+    casts: int  # bf16 copies of weights
+    activations: int
+    room: int
+    rows: int
+    tokens: int
+    longest: int
+    device: str
+    advice: str = ""
+    time: float = field(default_factory=clock.time)
+
+    @property
+    def total(self) -> int:
+        parts = (self.base, self.weights, self.gradients, self.optimizer, self.casts)
+        return sum(parts) + self.activations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +225,7 @@ class RunInterrupted:
 RunEvent = (
     RunQueued
     | PhaseEntered
+    | MemoryEstimated
     | RunStarted
     | StepLogged
     | EvalLogged
@@ -280,11 +309,13 @@ AnswerEvent = TextGenerated | Answered | Graded | Scored
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMeasured:
     """How large a model is. ``source`` says what it was counted from: its configuration, the
-    headers of its weight files, or the weights."""
+    headers of its weight files, or the weights. ``machine`` is what the compute process found."""
 
     parameters: int
     trainable: int
     source: str
+    shape: Shape | None = None  # None where this transformers cannot build the model
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

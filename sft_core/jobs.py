@@ -259,10 +259,15 @@ class SizeJob(Job):
 
     def perform(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         from sft_core.models import size
+        from sft_core.shapes import known_shape, machine
 
         found = size(self.model)
         yield ModelMeasured(
-            parameters=found.parameters, trainable=found.trainable, source=found.source
+            parameters=found.parameters,
+            trainable=found.trainable,
+            source=found.source,
+            shape=known_shape(self.model),
+            machine=machine(),
         )
 
     def gpu_seconds(self) -> float:

@@ -22,6 +22,7 @@ from sft_core.config import TrainConfig
 from sft_core.dealing import Plan, by_length, steps, steps_an_epoch, total_steps
 from sft_core.events import KindLoss
 from sft_core.forward import Forward
+from sft_core.microbatch import Cutter
 from sft_core.models import Opened, pad_id, precision, reading
 from sft_core.pace import never
 from sft_core.processes import Processes, local
@@ -84,6 +85,7 @@ class Learner:
         self.forward = Forward(
             self.bare, self.precision, pad_id(opened.tokenizer), sharded=self.sharded
         )
+        self._cutter = Cutter.fitting(config, self.bare, self._lengths, self.device)
         self.steps_per_epoch = steps_an_epoch(self._lengths, config)
         self.total = total_steps(self._lengths, config)
         self.done = 0  # optimiser steps
@@ -128,12 +130,13 @@ class Learner:
         masked = self.forward.lay([_Masked(self._rows[shortest])])
         return work + [masked] * (due - len(work))
 
-    def _share(self, micro_batches: Plan, rank: int) -> list[tuple[int, ...]]:
+    def _share(self, micro_batches: Plan, rank: int) -> list[list[int]]:
         """The rows of a step that process number ``rank`` computes, one batch after the other."""
         return [
             part
-            for positions in micro_batches
-            for part in self.forward.cut(self._lengths, positions[rank :: self.processes.count])
+            for positions in self._cutter.join(micro_batches)
+            for whole in self.forward.cut(self._lengths, positions[rank :: self.processes.count])
+            for part in self._cutter.cut(whole)
         ]
 
     # -- learning -----------------------------------------------------------------------------
@@ -150,6 +153,24 @@ class Learner:
         if self.processes.any(should_stop()):
             return None
         self._model.train()
+
+        def learn() -> Tensor | None:
+            return self._gradients(micro_batches, trained, should_stop)
+
+        if self.processes.alone:
+            tally = self._cutter.within_memory(learn, self._optimizer.zero_grad)
+        else:  # one process that begins anew would leave the others waiting
+            tally = learn()
+        if tally is None:
+            return None
+        tokens = sum(len(row.ids) for row in rows)
+        return self._apply(self.processes.sum(tally).cpu(), tokens, trained)
+
+    def _gradients(
+        self, micro_batches: Plan, trained: int, should_stop: Callable[[], bool]
+    ) -> Tensor | None:
+        """Adds up a step's gradients, and gives this process's part of its tally; None where it
+        was stopped."""
         tally = torch.zeros(len(KINDS), 3, device=self.device)
         work = self._work(micro_batches)
         for number, batch in enumerate(work, 1):
@@ -158,9 +179,7 @@ class Learner:
                 self._optimizer.zero_grad()
                 return None
             tally += self._backward(batch, trained, number == len(work))
-        return self._apply(
-            self.processes.sum(tally).cpu(), sum(len(row.ids) for row in rows), trained
-        )
+        return tally
 
     def _backward(self, batch: Batch, trained: int, is_last: bool) -> Tensor:
         """Adds a micro-batch's gradients, and gives its part of the step's tally: summed loss,

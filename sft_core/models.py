@@ -30,6 +30,9 @@ from transformers import (
 from sft_core.catalogue import Origin, find, smollm2_file
 from sft_core.config import MissingTokens, ModelConfig, TrainConfig
 from sft_core.encode import missing_tokens
+from sft_core.machine import SMALL as SMALL
+from sft_core.machine import settled
+from sft_core.memory import random_llama
 from sft_core.settings import HOST, TABLE
 from sft_core.tokenizer import Tokenizer, load_tokenizer
 from sft_core.types import ConfigError, LimitError, ModelError, Template
@@ -48,9 +51,6 @@ from sft_core.weights import (
 )
 
 CHAT_TEMPLATE: Final = "chat_template.jinja"
-SMALL: Final = 2_500_000
-"""Parameters below which a model on a CPU computes in fp32 and on one thread: see ``precision``
-and ``threads_for``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def size(config: ModelConfig) -> Size:
 
     Raises ModelError or HubError where there is no such model.
     """
-    shape = _shape(config)
+    shape = configuration(config)
     try:
         count = count_from_config(shape)
     except (ValueError, RuntimeError, TypeError, KeyError, ImportError):
@@ -95,15 +95,16 @@ def size(config: ModelConfig) -> Size:
 
 def context(config: ModelConfig) -> int:
     """How many tokens a model can attend to, before its weights are loaded."""
-    return context_of(_shape(config))
+    return context_of(configuration(config))
 
 
 def skeleton(config: ModelConfig) -> PreTrainedModel:
     """The model with all its layers and no memory for any weight. Raises ModelError or HubError."""
-    return without_weights(_shape(config))
+    return without_weights(configuration(config))
 
 
-def _shape(config: ModelConfig) -> PretrainedConfig:
+def configuration(config: ModelConfig) -> PretrainedConfig:
+    """What a model is built from. Raises ModelError or HubError where there is no such model."""
     card = find(config.name)
     if card.origin is Origin.RANDOM:
         return _random_shape(config, load_tokenizer(card.tokenizer))
@@ -187,23 +188,16 @@ def _random_shape(config: ModelConfig, tokenizer: Tokenizer) -> LlamaConfig:
             f"width {config.width} over {config.heads} heads gives {config.width // config.heads} "
             "numbers a head; it must be an even number. Choose another width or fewer heads."
         )
+    shape = random_llama(
+        config.width, config.depth, config.heads, config.context, tokenizer.vocab_size
+    )
     return LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=config.width,
-        intermediate_size=_rounded_up(config.width * 8 // 3, 32),  # SwiGLU (Shazeer 2020)
-        num_hidden_layers=config.depth,
-        num_attention_heads=config.heads,
-        max_position_embeddings=config.context,
+        **shape,
         initializer_range=0.02 * math.sqrt(768 / config.width),
-        tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
     )
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
 
 
 def _from_random(shape: PretrainedConfig, seed: int) -> PreTrainedModel:
@@ -269,14 +263,15 @@ def precision(
     3,360 and 4,230 with 3.3, 570 and 1,010 with 19, 280 and 500 with 43. On the short rows that
     the parrot (2.2 million) is tuned on: 4,350 and 4,300.
     """
-    if config.precision != "auto":
-        return config.precision
     place = place or device()
+    return settled(config.precision, parameters, place.type, has_bf16(place))
+
+
+def has_bf16(place: torch.device) -> bool:
+    """Whether a device has instructions for products in bf16."""
     if place.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if place.type == "cpu" and parameters >= SMALL and _cpu_has_bf16():
-        return "bf16"
-    return "fp32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return place.type == "cpu" and _cpu_has_bf16()
 
 
 @lru_cache(maxsize=1)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from accelerate.utils import set_seed
 
-from sft_core import heap
+from sft_core import fitting, heap
 from sft_core.adapters import attach, lora_notes
 from sft_core.config import LabConfig, TrainOn
 from sft_core.dealing import Plan
@@ -38,6 +37,7 @@ from sft_core.events import (
 from sft_core.generate import ON_REQUEST, Voice, answer_batch, prompt_ids
 from sft_core.keeping import Keeper
 from sft_core.learner import Learner, Learnt
+from sft_core.microbatch import is_out_of_memory
 from sft_core.models import Opened, open_model, threads_for
 from sft_core.pace import (
     Brake,
@@ -56,6 +56,7 @@ from sft_core.processes import Processes
 from sft_core.resume import draw_from, drawn, forget_state, load_state, progress
 from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
+from sft_core.shapes import foresee
 from sft_core.smoothing import Smoothed
 from sft_core.types import LimitError, NonFiniteLossError, TrainingError
 
@@ -87,6 +88,7 @@ def train(
     if Processes().any(prepared is None) or prepared is None:
         yield RunStopped(step=done, reason=brake.reason or ON_REQUEST, run_dir=str(run_dir))
         return
+    yield from _foreseen(config, prepared)
     yield PhaseEntered(phase="Loading the model")
     with _memory_explained(config):
         opened = open_model(config.model, prepared.template, config.train.seed)
@@ -101,6 +103,17 @@ def train(
     if learner.leads:
         keep(prepared, run_dir)
     yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events(resume)
+
+
+def _foreseen(config: LabConfig, prepared: Prepared) -> Iterator[RunEvent]:
+    """What the run will need of memory, and a warning where that is not there. Never a refusal:
+    an estimate errs, and a process that dies costs its own run alone."""
+    found = foresee(config, [len(row.ids) for row in prepared.train])
+    if found is None:
+        return
+    yield fitting.event(found)
+    if message := fitting.warning(found):
+        yield Warned(code="memory", message=message)
 
 
 class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
@@ -396,9 +409,7 @@ def _memory_explained(config: LabConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and "can't allocate memory" not in text:
+        if not is_out_of_memory(error):
             raise
         train = config.train
         raise TrainingError(

@@ -358,6 +358,15 @@ def test_train_applies_settings(tmp_path: Path, capsys: Out) -> None:
     assert (kept.train.max_steps, kept.data.eval_rows) == (2, 4)
 
 
+def test_train_can_say_what_memory_it_would_take(tmp_path: Path, capsys: Out) -> None:
+    runs = tmp_path / "runs"
+    assert main(["train", "--estimate", "--runs", str(runs), "--set", "batch_size=4"]) == 0
+    said = capsys.readouterr().out
+    assert "activations of 1,024 tokens" in said
+    assert "4 rows of up to 256 tokens" in said
+    assert not runs.exists()
+
+
 def test_train_that_fails_leaves_with_one(tmp_path: Path, capsys: Out) -> None:
     (tmp_path / "empty.jsonl").touch()
     source = f"data.source={tmp_path / 'empty.jsonl'}"

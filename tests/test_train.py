@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sft_core import keeping
+from sft_core import keeping, shapes
 from sft_core import train as train_module
 from sft_core.adapters import load_adapter
 from sft_core.checkpoint import ADAPTER, BEST, LAST, MODEL
@@ -22,6 +22,7 @@ from sft_core.data import write_jsonl
 from sft_core.events import (
     CheckpointSaved,
     EvalLogged,
+    MemoryEstimated,
     PhaseEntered,
     RunEvent,
     RunFinished,
@@ -37,6 +38,7 @@ from sft_core.events import (
 )
 from sft_core.learner import Learner
 from sft_core.lessons import FROM_SCRATCH
+from sft_core.machine import Machine
 from sft_core.models import open_folder, save
 from sft_core.pace import never
 from sft_core.prepare import Row
@@ -117,6 +119,35 @@ def eval_loss(folder: Path, config: LabConfig) -> float:
     return result[0]
 
 
+# -- memory -----------------------------------------------------------------------------------
+
+
+def test_a_run_foresees_its_memory_from_its_rows(whole: tuple[LabConfig, Path, RunRecord]) -> None:
+    config, folder, record = whole
+    told = record.last(MemoryEstimated)
+    assert told is not None
+    ready = prepared(config)[0]
+    assert ready is not None
+    lengths = sorted((len(row.ids) for row in ready.train), reverse=True)
+    assert (told.rows, told.longest) == (min(8, config.train.batch_size), lengths[0])
+    assert told.tokens == sum(lengths[: config.train.batch_size])
+    assert told.weights == 4 * open_folder(folder / MODEL).parameters
+    assert told.room > told.total
+    assert not any(event.code == "memory" for event in record.of(Warned))
+
+
+def test_a_run_that_may_not_fit_is_warned_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Machine("cpu", bf16=False, room=10**6)
+    monkeypatch.setattr(shapes, "machine", lambda: small)
+    record = finished(configured(tmp_path, "max_steps=1"), tmp_path / "run")
+    (told,) = (event for event in record.of(Warned) if event.code == "memory")
+    assert told.message.startswith("This run needs about ")
+    assert told.message.endswith("Choose a smaller model.")
+    assert record.status is RunStatus.FINISHED
+
+
 # -- what is told -----------------------------------------------------------------------------
 
 
@@ -133,8 +164,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[LabConfig, Path, Ru
 def test_a_run_tells_its_story_in_order(whole: tuple[LabConfig, Path, RunRecord]) -> None:
     _, folder, record = whole
     kinds = [type(event).__name__ for event in record.events]
-    assert kinds[:3] == ["PhaseEntered"] * 3
-    assert kinds.index("RunStarted") == 3
+    assert kinds[:4] == [*["PhaseEntered"] * 2, "MemoryEstimated", "PhaseEntered"]
+    assert kinds.index("RunStarted") == 4
     assert kinds[-1] == "RunFinished"
     assert record.status is RunStatus.FINISHED
     assert sum(map(is_end, record.events)) == 1

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sft_core import reports
+from sft_core import fitting, reports
 from sft_core.cli.common import FAILED, OK, AddCommand, complain, print_json, why
 from sft_core.config import DataConfig, LabConfig, TemplateConfig
 from sft_core.console import Progress, beside, ctrl_c, curve, perplexities, scores
@@ -46,6 +46,9 @@ DEMO_PROMPTS: Final = 3
 def add_commands(command: AddCommand) -> None:
     """The commands of this module, with their options."""
     trained = command(train, "Train a model; events as JSON lines.")
+    trained.add_argument(
+        "--estimate", action="store_true", help="print what it needs of memory, and train nothing"
+    )
     compared = command(compare, "Answers of base and tuned, side by side.")
     compared.add_argument("--prompt", action="append", required=True, metavar="TEXT")
     evaluated = command(evaluate, "Exact match, and perplexity of raw text, before and after.")
@@ -82,6 +85,8 @@ def train(arguments: argparse.Namespace) -> int:
         events = _followed(config, directory, resume=True)
     else:
         config = _config(arguments.config).with_settings(arguments.set)
+        if arguments.estimate:
+            return _estimate(config)
         events = _trained(config, arguments.runs)
     last = None
     for last in events:
@@ -134,6 +139,17 @@ def _trained(config: LabConfig, runs: Path) -> Iterator[RunEvent]:
         raise SystemExit(FAILED) from None  # the process that leads says why
     finally:
         progress.close()
+
+
+def _estimate(config: LabConfig) -> int:
+    """Prints what the run would need of memory, every row taken to be as long as it may be."""
+    from sft_core.shapes import foresee
+
+    found = foresee(config)
+    if found is None:
+        return complain(f"The shape of {config.model.name} is not known here.", FAILED)
+    print(fitting.table(found))
+    return OK
 
 
 def _config(name: str | None) -> LabConfig:

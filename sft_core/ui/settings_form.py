@@ -25,6 +25,18 @@ LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation", "packing"
 TOLD: Final = (*LENGTHS, "method", "learning_rate")
 """The settings that the sentence of what they come to depends on."""
 
+MEMORY: Final = (
+    "batch_size",
+    "accumulation",
+    "max_length",
+    "packing",
+    "method",
+    "precision",
+    "gradient_checkpointing",
+    "auto_micro_batch",
+)
+"""The settings that say how much memory a run takes."""
+
 OPTIONAL: Final = ("max_steps", "max_minutes")
 """The settings that may be left empty."""
 LORA: Final = "lora_"

@@ -10,6 +10,7 @@ from typing import Final
 from sft_core.config import ModelConfig
 from sft_core.events import ModelMeasured, RunQueued
 from sft_core.jobs import SizeJob
+from sft_core.machine import Machine
 from sft_core.runs import Runs
 from sft_core.types import LabError
 from sft_core.ui.words import waiting
@@ -26,6 +27,12 @@ _MOST: Final = 500
 def known(model: ModelConfig) -> ModelMeasured | None:
     """The size of a model that was measured since the server started."""
     return _known.get(_key(model))
+
+
+def machine() -> Machine | None:
+    """What the compute process last said of the machine; None before it measured anything."""
+    told = [size.machine for size in _known.values() if size.machine]
+    return told[-1] if told else None
 
 
 def _key(model: ModelConfig) -> str:

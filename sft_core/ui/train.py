@@ -14,6 +14,7 @@ import gradio as gr
 from sft_core.config import LabConfig
 from sft_core.ui import live_plot, settings_form
 from sft_core.ui.fields import Fields
+from sft_core.ui.memory_line import foreseen, memory_value
 from sft_core.ui.parts import heading
 from sft_core.ui.run_view import (
     pairs_value,
@@ -36,6 +37,7 @@ class Tab:
     preset: gr.Dropdown
     settings: Fields[Settings]
     consequence: gr.HTML
+    memory: gr.HTML
     start: gr.Button
     stop: gr.Button
     resume: gr.Button
@@ -83,6 +85,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
                 consequence_value(config.train, len(rows.splits.train)),
                 elem_id="consequence",
             )
+            memory_line = view("line", memory_value(foreseen(config)), elem_id="memory")
             with gr.Row(elem_classes="inline"):
                 resume_button = gr.Button(
                     "Resume", variant="primary", size="lg", scale=0, visible=False, elem_id="resume"
@@ -117,6 +120,7 @@ def build(config: LabConfig, rows: Rows) -> Tab:
         preset=preset,
         settings=settings,
         consequence=consequence_line,
+        memory=memory_line,
         start=start_button,
         stop=stop_button,
         resume=resume_button,

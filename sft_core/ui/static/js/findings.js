@@ -156,16 +156,16 @@
     };
   };
 
-  /** One line: {text, level?, busy?}. An empty text shows nothing. */
+  /** One line: {text, level?, busy?, title?}. An empty text shows nothing. */
   views.line = (root) => {
     root.setAttribute("role", "status");
-    return ({ text, level, busy }) => {
+    return ({ text, level, busy, title }) => {
       fill(
         root,
         text
           ? h(
               "p",
-              { class: `line${level ? ` line-${level}` : ""}` },
+              { class: `line${level ? ` line-${level}` : ""}`, ...(title ? { title } : {}) },
               busy ? h("span", { class: "spinner", "aria-hidden": "true" }) : null,
               level ? mark(level) : null,
               h("span", {}, text),
