@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,16 +115,21 @@ def flat(rows: Sequence[Labelled]) -> Batch:
     lengths = torch.tensor([len(row.ids) for row in rows])
     numbers = torch.arange(1, len(rows) + 1)
     starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
-    input_ids = torch.tensor([id for row in rows for id in row.ids])
+    input_ids = _joined([row.ids for row in rows])
     columns = (
         input_ids,
-        torch.tensor([label for row in rows for label in row.labels]),
+        _joined([row.labels for row in rows]),
         torch.ones_like(input_ids),
         torch.arange(len(input_ids)) - starts,
         torch.repeat_interleave(numbers, lengths),
-        torch.tensor([kind for row in rows for kind in row.kinds], dtype=torch.uint8),
+        _joined([row.kinds for row in rows]).to(torch.uint8),
     )
     return Batch(*(column.unsqueeze(0) for column in columns))
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> Tensor:
+    """Numbers end to end as 64-bit integers; arrays are read as they lie in memory."""
+    return torch.from_numpy(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]))
 
 
 def _first_trained() -> EncodeError:

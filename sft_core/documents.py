@@ -33,6 +33,9 @@ SHARE: Final = 0.1
 DENSE: Final = 256
 """Up to so many tokens in all, one masked product costs less than one for each document."""
 
+SHORT: Final = 512
+"""Up to so many tokens a document's scores are small enough to be computed at once."""
+
 _bounds: tuple[int, ...] = ()  # where the documents of the batch at hand begin, and the last ends
 
 
@@ -106,6 +109,12 @@ def _probes(model: PreTrainedModel) -> Tensor:
 # -- attention --------------------------------------------------------------------------------
 
 
+def stay_uncompiled() -> None:
+    """Has a compiler leave attention alone: its shapes are others in every batch."""
+    alone: Any = torch.compiler.disable(_attention)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(NAME, alone)
+
+
 def _attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -134,11 +143,63 @@ def _attention(
             query, key, value, attn_mask=mask, enable_gqa=grouped, **options
         )
         return out.transpose(1, 2), None
-    parts = [
-        _one(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], window, grouped, options)
-        for a, b in pairwise(_bounds)
-    ]
+    parts = []
+    for a, b in pairwise(_bounds):
+        own = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
+        if b - a <= SHORT and query.dtype == torch.bfloat16 and not dropout:
+            parts.append(_short(*own, scaling, window))
+        else:
+            parts.append(_one(*own, window, grouped, options))
     return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _short(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+) -> Tensor:
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mask = _mask((0, query.shape[2]), window, query.device)
+    out: Tensor = _Short.apply(query, key, value, scale, mask)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Short(torch.autograd.Function):
+    """Attention of a short document as plain products, which a CPU computes in bf16 about twice
+    as fast as torch's own kernel (200 tokens, 9 heads: 1.7 ms against 3.8, both ways together).
+    Scores are computed again on the way back, so nothing of T x T is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value, mask)
+        ctx.scale = scale
+        groups = query.shape[1] // key.shape[1]
+        return _weights(query, key, scale, mask) @ value.repeat_interleave(groups, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        query, key, value, mask = ctx.saved_tensors
+        heads, groups = key.shape[1], query.shape[1] // key.shape[1]
+        given = outer[0]
+        weights = _weights(query, key, ctx.scale, mask)
+        to_value = weights.transpose(-1, -2) @ given
+        slopes = given @ value.repeat_interleave(groups, 1).transpose(-1, -2)
+        # Softmax's own derivative: p (g - sum of p g).
+        slopes = torch._softmax_backward_data(slopes, weights, -1, weights.dtype).mul_(ctx.scale)
+        to_query = slopes @ key.repeat_interleave(groups, 1)
+        to_key = slopes.transpose(-1, -2) @ query
+        if groups > 1:
+            to_key = to_key.unflatten(1, (heads, groups)).sum(2)
+            to_value = to_value.unflatten(1, (heads, groups)).sum(2)
+        return to_query, to_key, to_value, None, None
+
+
+def _weights(query: Tensor, key: Tensor, scale: float, mask: Tensor) -> Tensor:
+    """(1, H, T, T) attention, each row summing to 1."""
+    groups = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(groups, 1).transpose(-1, -2)
+    return torch.softmax(scores.mul_(scale).masked_fill_(~mask, -torch.inf), -1)
 
 
 def _one(
@@ -159,13 +220,15 @@ def _one(
 
 
 _masks: dict[Any, Tensor] = {}
+MASKS_KEPT: Final = 64
 
 
 def _mask(bounds: tuple[int, ...], window: int | None, place: torch.device) -> Tensor:
-    """(T, T) booleans: who sees whom. The last one made is kept, since every layer asks."""
+    """(T, T) booleans: who sees whom. The latest ones are kept, since every layer asks."""
     known = (bounds, window, place)
     if known not in _masks:
-        _masks.clear()
+        if len(_masks) >= MASKS_KEPT:
+            _masks.clear()
         at = torch.arange(bounds[-1], device=place)
         of = torch.bucketize(at, torch.tensor(bounds[1:], device=place), right=True)
         sees = (at[:, None] >= at[None, :]) & (of[:, None] == of[None, :])

@@ -16,6 +16,7 @@ import torch
 
 from sft_core import documents
 from sft_core.batch import Batch, Labelled, collate, flat, pieces
+from sft_core.compiled import compile_layers, compiling
 from sft_core.dealing import Plan
 from sft_core.head import Losses, can_fuse, losses_from_head
 from sft_core.loss import graded, head_on_targets, targets
@@ -32,10 +33,15 @@ class Forward:
     def __init__(self, bare: Any, precision: str, pad: int, *, sharded: bool = False) -> None:
         self.bare, self.precision, self._pad = bare, precision, pad
         self.device: torch.device = bare.device
+        self.compiled = False
         quicken(bare)
         self.flat = not sharded and documents.teach(bare, self._tried_in)
         self.fused = not sharded and can_fuse(bare)
         self._worth = _worth_of_a_piece(self.device, sum(p.numel() for p in bare.parameters()))
+
+    def compile(self) -> None:
+        """Has the layers compiled from now on, in training alone."""
+        self.compiled = compile_layers(self.bare) > 0
 
     def cut(self, lengths: Sequence[int], rows: Sequence[int]) -> Plan:
         """Cuts a micro-batch, as positions of rows, into what is computed at a time: all of it
@@ -53,7 +59,7 @@ class Forward:
         wraps it. The batch may still lie on the CPU. Call ``backward`` inside ``attending`` too.
         """
         there = batch.to(self.device)
-        with self._autocast():
+        with self._autocast(), compiling(self.compiled and torch.is_grad_enabled()):
             if self.fused:
                 with losses_from_head(self.bare, there.labels, scale) as found:
                     self._run(model, there)

@@ -17,7 +17,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from sft_core.ahead import map_ahead
 from sft_core.batch import Batch, Labelled
+from sft_core.compiled import decide
 from sft_core.config import TrainConfig
 from sft_core.dealing import Plan, by_length, steps, steps_an_epoch, total_steps
 from sft_core.events import KindLoss
@@ -28,6 +30,7 @@ from sft_core.pace import never
 from sft_core.processes import Processes, local
 from sft_core.resume import State, learnt, put_back
 from sft_core.schedule import optimizer, scheduler
+from sft_core.settings import on_zero_gpu
 from sft_core.types import IGNORE_INDEX, KINDS, ConfigError, NonFiniteLossError
 
 EVAL_BATCHES: Final = 2
@@ -89,8 +92,12 @@ class Learner:
         self.steps_per_epoch = steps_an_epoch(self._lengths, config)
         self.total = total_steps(self._lengths, config)
         self.done = 0  # optimiser steps
+        self._ready: dict[Plan, tuple[int | None, list[Batch]]] = {}  # of steps to come
         self._optimizer = optimizer(self._model, config)
         self._scheduler = scheduler(self._optimizer, config, self.total)
+        compiled, self.note = decide(config, self.device, self.total, on_lease=on_zero_gpu())
+        if compiled and not self.sharded:
+            self.forward.compile()
         if config.batch_size < self.processes.count:
             raise ConfigError(
                 f"batch_size {config.batch_size} cannot be shared by "
@@ -109,8 +116,21 @@ class Learner:
     # -- which rows ---------------------------------------------------------------------------
 
     def steps(self) -> Iterator[Plan]:
-        """The micro-batches of every optimiser step that is left, as positions of rows."""
-        return islice(steps(self._lengths, self.config, self.total), self.done, None)
+        """The micro-batches of every optimiser step that is left, as positions of rows. What the
+        next one computes with is laid out while the last one is computed."""
+        left = islice(steps(self._lengths, self.config, self.total), self.done, None)
+        return map_ahead(self._lay_out, left, ahead=1)
+
+    def _lay_out(self, micro_batches: Plan) -> Plan:
+        self._ready[micro_batches] = (self._cutter.limit, self._work(micro_batches))
+        return micro_batches
+
+    def _laid_out(self, micro_batches: Plan) -> list[Batch]:
+        """A step's batches, as they were laid out ahead unless they are cut finer by now."""
+        limit, work = self._ready.pop(micro_batches, (None, None))
+        if work is None or limit != self._cutter.limit:
+            return self._work(micro_batches)
+        return work
 
     def _work(self, micro_batches: Plan) -> list[Batch]:
         """What this process computes for a step. All processes take part in a step, so one that
@@ -172,7 +192,7 @@ class Learner:
         """Adds up a step's gradients, and gives this process's part of its tally; None where it
         was stopped."""
         tally = torch.zeros(len(KINDS), 3, device=self.device)
-        work = self._work(micro_batches)
+        work = self._laid_out(micro_batches)
         for number, batch in enumerate(work, 1):
             # Where several processes must stay in step, only the check above counts.
             if number > 1 and self.processes.count == 1 and should_stop():

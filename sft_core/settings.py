@@ -111,6 +111,11 @@ class Host:
                 )
 
 
+def on_zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space, read as the spaces package reads it."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def _parse(variable: str, text: str, kind: str) -> object:
     try:
         if kind == "int":

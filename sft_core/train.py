@@ -282,6 +282,8 @@ class _Run:
         )
 
     def _notes(self) -> Iterator[RunEvent]:
+        if self.learner.note:
+            yield Warned(code="compile", message=self.learner.note)
         wanted, total = self.config.train.warmup_steps, self.learner.total
         warmup = warmup_steps(self.config.train, total)
         if warmup < wanted:

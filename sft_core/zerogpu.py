@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -26,16 +25,12 @@ from typing import Final
 
 from sft_core.compute import Compute, Job, Problem, guarded
 from sft_core.events import Event
+from sft_core.settings import on_zero_gpu as on_zero_gpu
 from sft_core.types import BusyError, LabError, WorkerDiedError
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.1
-
-
-def on_zero_gpu() -> bool:
-    """Whether this is a ZeroGPU Space, read as the spaces package reads it."""
-    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def duration(job: Job, flag: str) -> int:

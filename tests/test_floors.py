@@ -63,6 +63,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "shapes",
         "adapters",
         "quicker",
+        "compiled",
         "forward",
     ),
     (

@@ -175,7 +175,7 @@ def test_best_weights_that_were_found_after_the_state_are_found_again(
     whole: RunDirectory, tmp_path: Path
 ) -> None:
     directory = another(whole, tmp_path)
-    assert live(directory.path, fate=Fate(events=19)) == KILLED
+    assert live(directory.path, fate=Fate(events=20)) == KILLED
     place = newest(directory.path / STATE)
     assert place
     of_the_state = load_file(place / "best" / "model.safetensors")
