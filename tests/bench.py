@@ -22,6 +22,7 @@ import torch
 import transformers
 
 from examples.parrot import measure
+from sft_core.disk import cores
 from sft_core.events import RunFinished, ScoreLogged
 from sft_core.lessons import FROM_SCRATCH
 from sft_core.train import train
@@ -83,8 +84,8 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    cores = torch.get_num_threads()
-    print(f"torch {torch.__version__}, {cores} threads, CUDA {torch.cuda.is_available()}")
+    torch.set_num_threads(cores())  # some tests that are imported here want one
+    print(f"torch {torch.__version__}, {cores()} threads, CUDA {torch.cuda.is_available()}")
     first = chosen.rows[0] if chosen.rows else None
     if chosen.only in (None, "packing"):
         bench_packing()
