@@ -25,6 +25,10 @@ def never() -> bool:
     return False
 
 
+class Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
+    """The brake holds."""
+
+
 class Brake:
     """Asks whether a run should stop, and remembers why. Once it holds, it stays. ``minutes``
     count from now; ``told`` is the limit that the reason names where that is another one."""

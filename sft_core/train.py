@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from sft_core import fitting, heap
-from sft_core.adapters import attach, lora_notes
-from sft_core.config import LabConfig, TrainOn
+from sft_core import heap
+from sft_core.adapters import attach
+from sft_core.asking import Asker
+from sft_core.config import LabConfig
 from sft_core.dealing import Plan
-from sft_core.encode import end_of_turn, stop_sequences
-from sft_core.evaluate import grade
+from sft_core.encode import end_of_turn
 from sft_core.events import (
     EvalLogged,
     PhaseEntered,
@@ -26,23 +25,19 @@ from sft_core.events import (
     RunFinished,
     RunStarted,
     RunStopped,
-    SampleGenerated,
-    Score,
-    Scored,
-    ScoreLogged,
-    Side,
     StepLogged,
     Warned,
 )
-from sft_core.generate import ON_REQUEST, Voice, answer_batch, prompt_ids
+from sft_core.forewarning import foreseen, memory_explained, notes
+from sft_core.generate import ON_REQUEST
 from sft_core.keeping import Keeper
 from sft_core.learner import Learner, Learnt
-from sft_core.microbatch import is_out_of_memory
 from sft_core.models import Opened, open_model, threads_for
 from sft_core.pace import (
     Brake,
     Clock,
     Done,
+    Halted,
     Meter,
     device_name,
     forget_peak,
@@ -54,11 +49,9 @@ from sft_core.peak import Utilisation
 from sft_core.prepare import Prepared, keep, prepare
 from sft_core.processes import Processes
 from sft_core.resume import draw_from, drawn, forget_state, load_state, progress
-from sft_core.schedule import warmup_steps
 from sft_core.settings import HOST
-from sft_core.shapes import foresee
 from sft_core.smoothing import Smoothed
-from sft_core.types import LimitError, NonFiniteLossError, TrainingError
+from sft_core.types import LimitError, NonFiniteLossError
 
 
 def train(
@@ -88,9 +81,9 @@ def train(
     if Processes().any(prepared is None) or prepared is None:
         yield RunStopped(step=done, reason=brake.reason or ON_REQUEST, run_dir=str(run_dir))
         return
-    yield from _foreseen(config, prepared)
+    yield from foreseen(config, prepared)
     yield PhaseEntered(phase="Loading the model")
-    with _memory_explained(config):
+    with memory_explained(config):
         opened = open_model(config.model, prepared.template, config.train.seed)
         if config.train.method == "lora":
             opened = attach(opened, config.lora, config.train.seed)
@@ -103,21 +96,6 @@ def train(
     if learner.leads:
         keep(prepared, run_dir)
     yield from _Run(config, run_dir, run, prepared, opened, learner, brake).events(resume)
-
-
-def _foreseen(config: LabConfig, prepared: Prepared) -> Iterator[RunEvent]:
-    """What the run will need of memory, and a warning where that is not there. Never a refusal:
-    an estimate errs, and a process that dies costs its own run alone."""
-    found = foresee(config, [len(row.ids) for row in prepared.train])
-    if found is None:
-        return
-    yield fitting.event(found)
-    if message := fitting.warning(found):
-        yield Warned(code="memory", message=message)
-
-
-class _Halted(Exception):  # noqa: N818  (no error: it leads out of the middle of a run)
-    """The brake holds."""
 
 
 class _Run:
@@ -135,12 +113,8 @@ class _Run:
     ) -> None:
         self.config, self.run_dir, self.run = config, run_dir, run
         self.prepared, self.opened, self.learner, self.brake = prepared, opened, learner, brake
-        self.voice = Voice(Side.TUNED, learner.bare, opened.tokenizer, opened.context)
         self.end = end_of_turn(prepared.template, opened.tokenizer)
         self.keeper = Keeper(config, run_dir, prepared, opened, learner)
-        self.stops = stop_sequences(
-            prepared.template, opened.tokenizer, config.generate.stop_tokens
-        )
         self.clock, self.meter, self.smoothed = Clock(), Meter(), Smoothed()
         self.utilisation = Utilisation(
             learner.bare,
@@ -158,8 +132,7 @@ class _Run:
         self.resumed_from = 0
         # A process that left the others alone inside a step would hang them; see Learner.
         self.halt: Callable[[], bool] = brake if learner.processes.alone else never
-        # Whoever asks the model: one process for all, or all of them where each holds a part.
-        self.asks = learner.leads or learner.sharded
+        self.asker = Asker(config, prepared, opened, learner, self.clock, self.halt)
 
     # -- the order of things ------------------------------------------------------------------
 
@@ -177,12 +150,12 @@ class _Run:
         set_seed((self.config.train.seed + self.learner.processes.rank) % 2**32)
         forget_peak(self.learner.device)
         try:
-            with _memory_explained(self.config), threads_for(self.learner.bare), heap.kept():
+            with memory_explained(self.config), threads_for(self.learner.bare), heap.kept():
                 if resume:
                     yield from self.keeper.take_up(self)
                     self.step = self.resumed_from = self.learner.done
                 yield self._started()
-                yield from self._notes()
+                yield from notes(self.config, self.learner, self.end)
                 if self.looked != self.step < self.learner.total:
                     yield from self._look(self.step)
                 for micro_batches in self.learner.steps():
@@ -191,7 +164,7 @@ class _Run:
         except NonFiniteLossError as error:
             forget_state(self.run_dir)  # it would lead to the same end
             raise NonFiniteLossError(f"{error} {self.keeper.kept()}") from None
-        except _Halted:
+        except Halted:
             yield from self.keeper.save_model(self.step, self.best)
             yield from self.keeper.save_state(self, self._seconds())
             reason = self.brake.reason or ON_REQUEST  # of another process
@@ -204,7 +177,7 @@ class _Run:
             learnt = self.learner.optimise(micro_batches, self.brake)
         if learnt is None:
             draw_from(before)  # what dropout drew in a step that was broken off is drawn again
-            raise _Halted
+            raise Halted
         self.step += 1
         self.meter.add(self._done(learnt, micro_batches), self.clock.last("step"))
         smoothed = self.smoothed.add(learnt.loss)
@@ -229,8 +202,8 @@ class _Run:
                 message=f"The eval loss never fell below what it was before training "
                 f"({self.untrained:.3f}). Lower learning_rate, or train on more rows.",
             )
-        yield from self._score()
-        yield from self._sample()
+        yield from self.asker.score(self.step)
+        yield from self.asker.sample(self.step)
         forget_state(self.run_dir)
         yield RunFinished(
             step=finished,
@@ -249,9 +222,9 @@ class _Run:
         if due(config.eval_every):
             yield from self._evaluate()
         if due(config.score_every):
-            yield from self._score()
+            yield from self.asker.score(self.step)
         if due(config.sample_every):
-            yield from self._sample()
+            yield from self.asker.sample(self.step)
         self.looked = step
 
     def _seconds(self) -> float:
@@ -280,32 +253,6 @@ class _Run:
             added_tokens=self.opened.added,
             resumed_from=self.resumed_from,
         )
-
-    def _notes(self) -> Iterator[RunEvent]:
-        if self.learner.note:
-            yield Warned(code="compile", message=self.learner.note)
-        wanted, total = self.config.train.warmup_steps, self.learner.total
-        warmup = warmup_steps(self.config.train, total)
-        if warmup < wanted:
-            yield Warned(
-                code="warm-up",
-                message=f"The warm-up of {wanted} steps is cut to {warmup}, half of this run's "
-                f"{total}.",
-            )
-        yield from lora_notes(self.config)
-        policy = self.config.policy
-        if not self.end:
-            yield Warned(
-                code="no-end",
-                message="The template prints nothing after an answer, so the model will not learn "
-                "to stop. Choose one that ends each answer with a token of its own.",
-            )
-        elif not policy.end_of_turn and policy.train_on is not TrainOn.ALL:
-            yield Warned(
-                code="no-end",
-                message="The mask policy leaves ends of turn out, so the model will not learn to "
-                "stop. Turn policy.end_of_turn on.",
-            )
 
     def _done(self, learnt: Learnt, micro_batches: Plan) -> Done:
         """What a step did in all processes together."""
@@ -353,7 +300,7 @@ class _Run:
         with self.clock.timing("eval"):
             result = self.learner.mean_loss(self.prepared.eval, self.halt)
         if result is None:
-            raise _Halted
+            raise Halted
         loss, count = result
         self.evaluated = self.step
         best = self.step > 0 and loss < self.lowest
@@ -364,59 +311,3 @@ class _Run:
             self.lowest = loss
             if self.config.train.keep_best and (yield from self.keeper.save_best(self.step, loss)):
                 self.best = (self.step, loss)
-
-    def _score(self) -> Iterator[RunEvent]:
-        """Exact match on the test rows."""
-        if not self.prepared.test or not self.asks:
-            return
-        yield PhaseEntered(phase=f"Asking {len(self.prepared.test):,} test rows")
-        with self.clock.timing("score"), self.learner.processes.in_step(self.learner.bare):
-            score = self._graded()
-        if score is None:
-            raise _Halted
-        yield ScoreLogged(step=self.step, score=score)
-
-    def _graded(self) -> Score | None:
-        seen = self.prepared.facts or None
-        rows, template = self.prepared.test, self.prepared.template
-        for event in grade(self.voice, rows, seen, template, self.config.generate, self.halt):
-            if isinstance(event, Scored):
-                return event.score
-        return None
-
-    def _sample(self) -> Iterator[RunEvent]:
-        """Greedy answers to the fixed prompts, so that only the weights make a difference."""
-        examples = self.prepared.samples
-        if not examples or not self.asks:
-            return
-        template, limit = self.prepared.template, self.config.generate.max_new_tokens
-        with self.clock.timing("sample"), self.learner.processes.in_step(self.learner.bare):
-            prompts = [prompt_ids(example, template, self.voice.tokenizer) for example in examples]
-            answers = answer_batch(self.voice, prompts, self.stops, limit, self.halt)
-        if self.halt():
-            raise _Halted
-        for example, answer in zip(examples, answers, strict=True):
-            yield SampleGenerated(
-                step=self.step,
-                prompt=example.prompt[-1].text,
-                text=answer.text,
-                stopped=answer.stopped,
-                tokens=len(answer.ids),
-            )
-
-
-@contextmanager
-def _memory_explained(config: LabConfig) -> Iterator[None]:
-    """Turns a lack of memory into a sentence that names the knobs."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        train = config.train
-        raise TrainingError(
-            f"Memory ran out. Lower batch_size (now {train.batch_size}; raise accumulation to "
-            f"keep the size of a step) or max_length (now {train.max_length})"
-            + ("" if train.gradient_checkpointing else ", turn gradient_checkpointing on")
-            + ", or choose a smaller model. What was saved until then is kept."
-        ) from error

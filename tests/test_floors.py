@@ -81,6 +81,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "microbatch",
         "learner",
         "keeping",
+        "forewarning",
+        "asking",
         "train",
     ),
     (
