@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sft_core.loss import target_mask, targets
+from sft_core.memory import LOGITS_AT_ONCE, LOGITS_IN_HAND
 
-CHUNK: Final = 1 << 26
-"""Logits that exist at a time, in the precision of the products."""
-BLOCK: Final = 1 << 21
+CHUNK: Final = LOGITS_AT_ONCE
+"""Bytes of logits that exist at a time, in the precision of the products."""
+BLOCK: Final = LOGITS_IN_HAND // 4
 """Logits that are worked on at a time in float32: on a CPU they stay in its cache."""
 
 STRIPE: Final = 4096
@@ -137,7 +138,7 @@ class _HeadLoss(torch.autograd.Function):
         if wanted[1]:
             to_weight = torch.empty_like(weight) if len(ids) else torch.zeros_like(weight)
         to_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-        size = max(1, CHUNK // len(weight))
+        size = max(1, CHUNK // (len(weight) * kind.itemsize))
         for at in range(0, len(ids), size):
             part = slice(at, at + size)
             logits = F.linear(states[part], matrix, None if bias is None else bias.to(kind))

@@ -30,9 +30,10 @@ FP32: Final = 4
 BF16: Final = 2
 MOMENTS: Final = 2
 """AdamW keeps two moments a trained parameter, in fp32."""
-TARGETS_AT_ONCE: Final = 512
-LOGIT_BYTES: Final = FP32 + BF16
-"""The head's logits exist for so many trained positions at once, with so many bytes each."""
+LOGITS_AT_ONCE: Final = 1 << 27
+"""Bytes of logits that the head computes at a time, in the precision of the products."""
+LOGITS_IN_HAND: Final = 1 << 23
+"""Bytes of logits that are worked on in fp32 at a time, on a CPU; a GPU takes all of them."""
 HEAP_SHARE: Final = 0.4
 """On a CPU, blocks that were freed and lie between others in use stay with the process: measured
 as so much of what all layers keep (``tests/bench_memory.py``; with blocks given back at once, by
@@ -200,18 +201,26 @@ def estimate(shape: Shape, load: Load) -> Footprint:
     head = shape.vocabulary * shape.hidden
     casts = matrices(shape.linears) + head + adapters if load.precision == "bf16" else 0
     each = _token_bytes(shape, load)
-    logits = min(TARGETS_AT_ONCE, load.trained) * shape.vocabulary * LOGIT_BYTES
-    # The embeddings' gradient comes last and is as large as they are, beside the head's of which
-    # it is a part: by then the activations are gone.
-    shared = head * FP32 if shape.tied and not lora else 0
+    logits = logit_bytes(shape.vocabulary, load)
     return Footprint(
         base=BASE.get(load.device, BASE["cuda"]),
         weights=(shape.parameters + adapters) * FP32,
         gradients=trained * FP32,
         optimizer=trained * MOMENTS * FP32,
         casts=casts * BF16,
-        activations=max(load.tokens * each + logits, shared),
+        activations=load.tokens * each + logits,
         a_token=each,
+    )
+
+
+def logit_bytes(vocabulary: int, load: Load) -> int:
+    """What ``head`` needs for the logits of trained positions, which never exist whole."""
+    number = BF16 if load.precision == "bf16" else FP32
+    most = max(1, LOGITS_AT_ONCE // (vocabulary * number))
+    positions = min(most, load.trained)
+    in_hand = positions * vocabulary * FP32
+    return positions * vocabulary * number + (
+        min(in_hand, LOGITS_IN_HAND) if load.device == "cpu" else in_hand
     )
 
 

@@ -12,16 +12,28 @@ the next epoch. Seconds are the fastest of three, on one core.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
+from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from statistics import mean, pstdev
-from typing import Final
+from typing import Any, Final
 
+from sft_core import heap
+from sft_core.batch import collate
+from sft_core.catalogue import BYTES_GPT
+from sft_core.config import ModelConfig, TrainConfig
 from sft_core.dealing import layouts, percent
+from sft_core.learner import Learner
+from sft_core.models import Opened, open_model
 from sft_core.packing import Windows, best_fit, pack
+from sft_core.prepare import Row
+from sft_core.types import IGNORE_INDEX
+from tests.bench_race import Contender, race
 
 STEP: Final = 8
 EPOCHS: Final = 4
@@ -132,9 +144,58 @@ def speed() -> None:
         print(f"{rows:>8,}{taken:>10.3f}{found.windows:>10,}{shares}")
 
 
+def speeds(rounds: int = 3) -> None:
+    """Tokens a second in training on rows of the second seed's shape, each with an answer as its
+    second half: eight rows to a step padded, by the lab as they are, and packed."""
+    config = TrainConfig(batch_size=STEP, max_length=2048, precision="fp32", seed=7)
+    lengths = lengths_of(250, 0.8, 2048, 4 * STEP)
+    rows = [_row(length, at) for at, length in enumerate(lengths)]
+    opened = open_model(ModelConfig(BYTES_GPT, width=192, depth=4, heads=4, context=2048), None, 0)
+
+    def padded(to: int | None) -> Callable[[], float]:
+        def run() -> float:
+            learner = _learner(opened, config, rows)
+            learner.forward.flat = False
+            learner.forward.cut = lambda lengths, rows: (tuple(rows),)
+            learner.forward.lay = lambda chosen: collate(chosen, 0, length=to)
+            return _train(learner)
+
+        return run
+
+    def lab(**changes: Any) -> Callable[[], float]:
+        return lambda: _train(_learner(opened, replace(config, **changes), rows))
+
+    contenders = [
+        Contender("padded to the window", padded(2048)),
+        Contender("padded to the longest of the batch", padded(None)),
+        Contender("the lab, 8 rows a step", lab()),
+        Contender("the lab, packed: 1 window a step", lab(packing=True, batch_size=1)),
+    ]
+    with heap.kept():
+        race(f"One epoch, mean {mean(lengths):.0f}, window 2,048", "tokens/s", contenders, rounds)
+
+
+def _row(length: int, at: int) -> Row:
+    rng = random.Random(at)
+    ids = array("i", [rng.randrange(256) for _ in range(length)])
+    half = length // 2
+    labels = array("i", [IGNORE_INDEX] * half) + ids[half:]
+    return Row(str(at), ids, labels, array("B", bytes(length)), length - half, 0)
+
+
+def _learner(opened: Opened, config: TrainConfig, rows: Sequence[Row]) -> Learner:
+    fresh = replace(opened, model=copy.deepcopy(opened.model))
+    return Learner(fresh, replace(config, epochs=1, warmup_steps=0), rows)
+
+
+def _train(learner: Learner) -> float:
+    return sum(step.tokens for it in learner.steps() if (step := learner.optimise(it)))
+
+
 def bench_packing() -> None:
     ways()
     speed()
+    speeds()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_losses_hits_and_gradients_are_those_of_plain_logits(
     name: str, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small:
-        monkeypatch.setattr(head, "CHUNK", 64 * 7)
+        monkeypatch.setattr(head, "CHUNK", 64 * 7 * 4)
         monkeypatch.setattr(head, "BLOCK", 64 * 3)
         monkeypatch.setattr(head, "STRIPE", 10)
     model, batch = MODELS[name](), collate(ROWS, 0)

@@ -8,8 +8,8 @@ from sft_core.memory import (
     BASE,
     BATCH_BYTES,
     HEAP_SHARE,
-    LOGIT_BYTES,
-    TARGETS_AT_ONCE,
+    LOGITS_AT_ONCE,
+    LOGITS_IN_HAND,
     Load,
     Shape,
     adapter_parameters,
@@ -62,13 +62,16 @@ def test_the_whole_by_hand() -> None:
     layers = 2 * layer_bytes(TINY, LOAD)
     ends = 4 * (2 * 12 + 2 * 4) + 4 * (2 * 32 + 2 * 12) + BATCH_BYTES
     assert found.a_token == layers + int(HEAP_SHARE * layers) + ends
-    assert found.activations == 5 * found.a_token + 3 * 10 * LOGIT_BYTES
+    assert found.activations == 5 * found.a_token + 3 * 10 * (4 + 4)
     assert found.total == found.fixed + found.activations
 
 
 def test_logits_never_exist_whole() -> None:
-    many = estimate(TINY, replace(LOAD, tokens=9000, trained=9000))
-    assert many.activations == 9000 * many.a_token + TARGETS_AT_ONCE * 10 * LOGIT_BYTES
+    crowd = 10_000_000
+    many = estimate(TINY, replace(LOAD, tokens=crowd, trained=crowd))
+    logits = many.activations - crowd * many.a_token
+    assert LOGITS_AT_ONCE - 40 < logits - LOGITS_IN_HAND <= LOGITS_AT_ONCE
+    assert logits < crowd * 10 * 4
 
 
 def test_checkpointing_keeps_one_state_a_layer_and_one_layer() -> None:
