@@ -1,5 +1,5 @@
 """What a terminal shows of a run, and the one key that it takes: a progress bar, the loss as a
-drawing in text, scores, answers; and Ctrl-C as the Stop button.
+drawing in text, scores, answers; and Ctrl-C as the Pause button.
 
 Nothing here prints: text is given back, or written to the stream that was given.
 """

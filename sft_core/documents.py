@@ -132,9 +132,13 @@ def _attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
         return plain
+    place = query.device.type
+    if torch.is_autocast_enabled(place):  # rotary angles are fp32 and widen what they turn
+        kind = torch.get_autocast_dtype(place)
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
     window = more.get("sliding_window")
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
-    if query.device.type == "cuda":
+    if place == "cuda" and not dropout:
         return _flash(query, key, value, scaling, window), None
     grouped = key.shape[1] != query.shape[1]
     if query.shape[2] <= DENSE:
@@ -220,20 +224,22 @@ def _one(
 
 
 _masks: dict[Any, Tensor] = {}
-MASKS_KEPT: Final = 64
+MASK_PLACES: Final = 1 << 24
+"""Booleans in all masks that are kept."""
 
 
 def _mask(bounds: tuple[int, ...], window: int | None, place: torch.device) -> Tensor:
     """(T, T) booleans: who sees whom. The latest ones are kept, since every layer asks."""
     known = (bounds, window, place)
     if known not in _masks:
-        if len(_masks) >= MASKS_KEPT:
+        if sum(mask.numel() for mask in _masks.values()) + bounds[-1] ** 2 > MASK_PLACES:
             _masks.clear()
-        at = torch.arange(bounds[-1], device=place)
-        of = torch.bucketize(at, torch.tensor(bounds[1:], device=place), right=True)
-        sees = (at[:, None] >= at[None, :]) & (of[:, None] == of[None, :])
-        if window is not None:
-            sees &= at[:, None] - at[None, :] < window
+        with torch.inference_mode(False):  # evaluation may ask first, and training saves it
+            at = torch.arange(bounds[-1], device=place)
+            of = torch.bucketize(at, torch.tensor(bounds[1:], device=place), right=True)
+            sees = (at[:, None] >= at[None, :]) & (of[:, None] == of[None, :])
+            if window is not None:
+                sees &= at[:, None] - at[None, :] < window
         _masks[known] = sees
     return _masks[known]
 

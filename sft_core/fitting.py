@@ -73,7 +73,10 @@ def load_of(
         rows = min(wanted, len(known))
         tokens = sum(known[:rows])
     else:
-        rows, tokens = wanted, wanted * limit
+        window = train.max_length if train.packing else limit
+        rows, tokens = wanted, wanted * window
+        if known:  # few short rows do not fill their windows
+            tokens = min(tokens, sum(known))
     load = Load(
         tokens=tokens,
         longest=longest,
@@ -83,9 +86,10 @@ def load_of(
         checkpointing=train.gradient_checkpointing,
         lora=config.lora,
         device=machine.device,
+        parted=train.accumulation > 1 or train.auto_micro_batch,
     )
     if train.auto_micro_batch:
-        one = limit if train.packing else longest
+        one = longest
         load = replace(load, tokens=min(tokens, max(one, most_tokens(shape, load, machine.room))))
         rows = max(1, min(rows, load.tokens // one))
     return replace(load, trained=load.tokens), rows
@@ -240,4 +244,4 @@ def warning(found: Fit) -> str:
     if found.fits or found.advice is None:
         return ""
     need, room = size(found.footprint.total), size(found.room)
-    return f"This run needs about {need} of memory, and {room} are there. {found.advice.sentence}"
+    return f"This run needs about {need} of memory, and {room} is there. {found.advice.sentence}"

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from sft_core.config import GenerateConfig
 from sft_core.encode import encode_prompt, stop_sequences
-from sft_core.events import Answered, AnswerEvent, Side, TextGenerated
+from sft_core.events import ON_REQUEST, Answered, AnswerEvent, Side, TextGenerated
 from sft_core.models import Opened, arguments, reading, require_context, threads_for
 from sft_core.pace import never
 from sft_core.sampling import Sampler
@@ -30,7 +30,6 @@ Ids = tuple[int, ...]
 UNDECODED: Final = "\ufffd"
 LONGEST_HALF: Final = 3
 """Of a character's at most four bytes of UTF-8, so many can be there without the last."""
-ON_REQUEST: Final = "Stopped on request."
 
 
 @dataclass(frozen=True, slots=True)

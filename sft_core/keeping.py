@@ -87,10 +87,17 @@ class Keeper:
 
     def restore_best(self) -> None:
         """Takes the best weights back into the model."""
-        if self._has_adapter:
-            load_adapter(self.learner.bare, self.run_dir / BEST / ADAPTER)
-        else:
-            self.learner.take(lambda: read_model(self.run_dir / BEST).state_dict())
+        self.learner.take(self._best_adapter if self._has_adapter else self._best_weights)
+
+    def _best_weights(self) -> Mapping[str, Tensor]:
+        state: Mapping[str, Tensor] = read_model(self.run_dir / BEST).state_dict()
+        return state
+
+    def _best_adapter(self) -> Mapping[str, Tensor]:
+        """Puts the adapter in, and gives all weights: only this process's disk may have it."""
+        load_adapter(self.learner.bare, self.run_dir / BEST / ADAPTER)
+        state: Mapping[str, Tensor] = self.learner.bare.state_dict()
+        return state
 
     def save_model(self, step: int, best: tuple[int, float] | None) -> Iterator[RunEvent]:
         """Leaves the weights in force, those of ``step``, as the run's result. ``best`` are step

@@ -20,7 +20,7 @@ from torch import Tensor
 from sft_core.ahead import map_ahead
 from sft_core.batch import Batch, Labelled
 from sft_core.compiled import decide
-from sft_core.config import TrainConfig
+from sft_core.config import LoraConfig, TrainConfig
 from sft_core.dealing import Plan, by_length, steps, steps_an_epoch, total_steps
 from sft_core.events import KindLoss
 from sft_core.forward import Forward
@@ -33,6 +33,7 @@ from sft_core.schedule import optimizer, scheduler
 from sft_core.settings import on_zero_gpu
 from sft_core.types import IGNORE_INDEX, KINDS, ConfigError, NonFiniteLossError
 
+NO_LORA: Final = LoraConfig()
 EVAL_BATCHES: Final = 2
 """An evaluation batch has so many times the rows of a training batch: it keeps no gradients."""
 
@@ -73,7 +74,13 @@ class _Masked:
 class Learner:
     """A model in training, its optimiser, and the rows that it learns from."""
 
-    def __init__(self, opened: Opened, config: TrainConfig, rows: Sequence[Labelled]) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        config: TrainConfig,
+        rows: Sequence[Labelled],
+        lora: LoraConfig = NO_LORA,
+    ) -> None:
         self.config = config
         self.processes = Processes()
         self.accelerator = self.processes.accelerator
@@ -88,7 +95,9 @@ class Learner:
         self.forward = Forward(
             self.bare, self.precision, pad_id(opened.tokenizer), sharded=self.sharded
         )
-        self._cutter = Cutter.fitting(config, self.bare, self._lengths, self.device)
+        self._cutter = Cutter.fitting(config, lora, self.bare, self._lengths, self.device)
+        if self._cutter.limit is not None:  # as the process that leads can, so that all keep step
+            self._cutter.limit = self.processes.told(self._cutter.limit)
         self.steps_per_epoch = steps_an_epoch(self._lengths, config)
         self.total = total_steps(self._lengths, config)
         self.done = 0  # optimiser steps
@@ -98,6 +107,10 @@ class Learner:
         compiled, self.note = decide(config, self.device, self.total, on_lease=on_zero_gpu())
         if compiled and not self.sharded:
             self.forward.compile()
+        elif compiled:
+            self.note = (
+                "The model is not compiled: its weights are sharded. The run goes on without."
+            )
         if config.batch_size < self.processes.count:
             raise ConfigError(
                 f"batch_size {config.batch_size} cannot be shared by "
@@ -260,7 +273,11 @@ class Learner:
         """The mean loss of all trained tokens of ``rows``, and their number; None where it was
         stopped. Raises NonFiniteLossError."""
         self.bare.eval()
-        dealt = by_length([len(row.ids) for row in rows], EVAL_BATCHES * self.config.batch_size)
+        lengths = [len(row.ids) for row in rows]
+        most = EVAL_BATCHES * self.config.batch_size
+        if self._cutter.limit is not None:
+            most = max(1, min(most, self._cutter.limit // max(lengths)))
+        dealt = by_length(lengths, most)
         found = torch.zeros(2, dtype=torch.float64)
         rank, many = self.processes.rank, self.processes.count
         # Where weights are sharded, a process that has no batch left computes for the others.

@@ -19,7 +19,7 @@ with dropout. This trainer keeps other things, so ``layer_bytes`` counts anew, t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict
@@ -155,8 +155,8 @@ def adapter_parameters(shape: Shape, lora: LoraConfig) -> int:
 @dataclass(frozen=True, slots=True)
 class Load:
     """What a run asks of a model: as TrainConfig says, with ``precision`` settled. ``tokens`` is
-    how many are computed at once, ``longest`` the longest stretch that attends to itself, and
-    ``trained`` how many of the tokens have a loss."""
+    how many are computed at once, ``longest`` the longest stretch that attends to itself,
+    ``trained`` how many of the tokens have a loss; ``parted`` whether a step has several parts."""
 
     tokens: int
     longest: int
@@ -166,6 +166,7 @@ class Load:
     checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
     device: str = "cpu"
+    parted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,8 @@ def estimate(shape: Shape, load: Load) -> Footprint:
     casts = matrices(shape.linears) + head + adapters if load.precision == "bf16" else 0
     each = _token_bytes(shape, load)
     logits = logit_bytes(shape.vocabulary, load)
+    # From the second part of a step on, the head's new gradient stands beside the old one.
+    logits += head * FP32 if load.parted and not lora else 0
     return Footprint(
         base=BASE.get(load.device, BASE["cuda"]),
         weights=(shape.parameters + adapters) * FP32,
@@ -219,8 +222,9 @@ def logit_bytes(vocabulary: int, load: Load) -> int:
     most = max(1, LOGITS_AT_ONCE // (vocabulary * number))
     positions = min(most, load.trained)
     in_hand = positions * vocabulary * FP32
+    # A GPU takes them all in hand at once, and those that may be right a second time.
     return positions * vocabulary * number + (
-        min(in_hand, LOGITS_IN_HAND) if load.device == "cpu" else in_hand
+        min(in_hand, LOGITS_IN_HAND) if load.device == "cpu" else 2 * in_hand
     )
 
 
@@ -296,7 +300,15 @@ def _flowing(shape: Shape, load: Load) -> int:
 
 
 def tokens_within(shape: Shape, load: Load, room: int) -> int:
-    """How many tokens can be computed at once in ``room`` bytes; 0 where not even one."""
-    one = estimate(shape, load)
-    logits = one.activations - load.tokens * one.a_token
-    return max(0, (room - one.fixed - max(0, logits)) // one.a_token)
+    """How many tokens can be computed at once in ``room`` bytes, at most those of ``load``; 0 where
+    not even one. More tokens never need less, so it is found by halving."""
+
+    def fits(tokens: int) -> bool:
+        part = replace(load, tokens=tokens, trained=min(load.trained, tokens))
+        return estimate(shape, part).total <= room
+
+    least, most = 0, load.tokens
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle - 1)
+    return least

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from sft_core.config import LabConfig, TrainConfig
+from sft_core.config import LabConfig, LoraConfig, TrainConfig
 from sft_core.fitting import load_of, most_tokens
-from sft_core.shapes import machine, shape_of
+from sft_core.shapes import found_shape, machine
 
 T = TypeVar("T")
 ALLOCATOR: Final = "can't allocate memory"
@@ -41,13 +41,21 @@ class Cutter:
 
     @classmethod
     def fitting(
-        cls, config: TrainConfig, model: Any, lengths: Sequence[int], place: torch.device
+        cls,
+        config: TrainConfig,
+        lora: LoraConfig,
+        model: Any,
+        lengths: Sequence[int],
+        place: torch.device,
     ) -> Cutter:
-        """One whose parts fit what ``place`` has left, where ``config`` asks for it."""
+        """One whose parts fit what ``place`` has left, where ``config`` asks for it. A model of
+        unknown shape is cut where memory runs out, and not before."""
         if not config.auto_micro_batch:
             return cls(lengths)
-        shape, found = shape_of(model.config), machine(place)
-        load, _ = load_of(shape, LabConfig(train=config), found, lengths)
+        shape, found = found_shape(model.config), machine(place)
+        if shape is None:
+            return cls(lengths, max(1, sum(lengths)))
+        load, _ = load_of(shape, LabConfig(train=config, lora=lora), found, lengths)
         return cls(lengths, max(1, most_tokens(shape, load, found.room)))
 
     def join(self, micro_batches: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:

@@ -31,7 +31,9 @@ TABLE: Final[Mapping[str, Setting]] = {
     "max_rows": Setting("SFT_MAX_ROWS", "100000", "5000", "rows read from a data set"),
     "max_length": Setting("SFT_MAX_LENGTH", "8192", "1024", "tokens in a training example"),
     "max_steps": Setting("SFT_MAX_STEPS", "100000", "2000", "optimiser steps in a run"),
-    "max_minutes": Setting("SFT_MAX_MINUTES", "720", "10", "minutes that a run may take"),
+    "max_minutes": Setting(
+        "SFT_MAX_MINUTES", "720", "10", "minutes that a run may take at a stretch"
+    ),
     "max_parameters": Setting(
         "SFT_MAX_PARAMETERS", "8000000000", "400000000", "parameters of a model"
     ),

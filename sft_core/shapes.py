@@ -75,9 +75,13 @@ def shape_of(config: PretrainedConfig) -> Shape:
 def known_shape(config: ModelConfig) -> Shape | None:
     """The shape of a model by its name; None where this transformers cannot build it, or where it
     has no layers, heads or hidden size by these names. Raises ModelError or HubError."""
-    found = configuration(config)
+    return found_shape(configuration(config))
+
+
+def found_shape(config: PretrainedConfig) -> Shape | None:
+    """``shape_of``, or None where it cannot tell."""
     try:
-        return shape_of(found)
+        return shape_of(config)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError):
         return None
 

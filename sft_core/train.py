@@ -19,6 +19,7 @@ from sft_core.config import LabConfig
 from sft_core.dealing import Plan
 from sft_core.encode import end_of_turn
 from sft_core.events import (
+    ON_REQUEST,
     EvalLogged,
     PhaseEntered,
     RunEvent,
@@ -29,7 +30,6 @@ from sft_core.events import (
     Warned,
 )
 from sft_core.forewarning import foreseen, memory_explained, notes
-from sft_core.generate import ON_REQUEST
 from sft_core.keeping import Keeper
 from sft_core.learner import Learner, Learnt
 from sft_core.models import Opened, open_model, threads_for
@@ -51,7 +51,7 @@ from sft_core.processes import Processes
 from sft_core.resume import draw_from, drawn, forget_state, load_state, progress
 from sft_core.settings import HOST
 from sft_core.smoothing import Smoothed
-from sft_core.types import LimitError, NonFiniteLossError
+from sft_core.types import ConfigError, LimitError, NonFiniteLossError
 
 
 def train(
@@ -86,8 +86,13 @@ def train(
     with memory_explained(config):
         opened = open_model(config.model, prepared.template, config.train.seed)
         if config.train.method == "lora":
+            if Processes().sharded:
+                raise ConfigError(
+                    "LoRA's adapters cannot be sharded (FSDP). Launch with DDP, or set method to "
+                    "full."
+                )
             opened = attach(opened, config.lora, config.train.seed)
-        learner = Learner(opened, config.train, prepared.train)
+        learner = Learner(opened, config.train, prepared.train, config.lora)
     if learner.total > HOST.max_steps:
         raise LimitError(
             f"This run would take {learner.total:,} steps, but this host allows "
@@ -208,7 +213,7 @@ class _Run:
         yield RunFinished(
             step=finished,
             restored_step=self.step,
-            seconds=self.spent + self.clock.elapsed(),
+            seconds=self._seconds(),
             run_dir=str(self.run_dir),
         )
 

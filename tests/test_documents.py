@@ -131,6 +131,40 @@ def test_short_documents_in_bf16_are_near_those_in_fp32_forwards_and_backwards(n
     assert float(torch.nn.functional.cosine_similarity(wanted, ours, dim=0)) > 0.99
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3"])
+def test_in_bf16_short_documents_take_their_own_way_whatever_rotary_angles_do(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    short = documents._short
+
+    def counted(query: Tensor, *rest: Any) -> Tensor:
+        taken.append(query.shape[2])
+        return short(query, *rest)
+
+    monkeypatch.setattr(documents, "_short", counted)
+    model = model_of(name)
+    assert documents.teach(model, nullcontext)
+    positions = torch.cat([torch.arange(150), torch.arange(130)]).unsqueeze(0)
+    with torch.autocast("cpu", torch.bfloat16), documents.within((150, 130)):
+        hidden(model, input_ids=torch.arange(280).unsqueeze(0) % 64, position_ids=positions)
+    assert taken == [150, 130] * 2
+
+
+def test_what_evaluation_asked_for_first_does_for_training() -> None:
+    model: Any = model_of("llama")
+    assert documents.teach(model, nullcontext)
+    ids = torch.arange(280).unsqueeze(0) % 64
+    positions = torch.cat([torch.arange(150), torch.arange(130)]).unsqueeze(0)
+    for reading in (True, False):
+        with torch.autocast("cpu", torch.bfloat16), documents.within((150, 130)):
+            with torch.inference_mode(reading):
+                out = model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
+            if not reading:
+                out.last_hidden_state.float().sum().backward()
+    assert all(p.grad is not None for p in model.model.layers.parameters())
+
+
 def test_models_that_measure_distance_on_their_own_keep_their_padding() -> None:
     shape = BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
     bloom = BloomForCausalLM(shape).eval()

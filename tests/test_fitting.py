@@ -45,7 +45,10 @@ def test_what_fits_needs_no_advice() -> None:
 
 def test_a_smaller_batch_with_the_same_step_comes_first() -> None:
     assert settings(need() - 1) == ("batch_size=8", "accumulation=2")
-    assert settings(need(batch_size=2), accumulation=3) == ("batch_size=2", "accumulation=24")
+    assert settings(need(batch_size=2, accumulation=24), accumulation=3) == (
+        "batch_size=2",
+        "accumulation=24",
+    )
 
 
 def test_then_checkpointing_then_both() -> None:
@@ -93,7 +96,9 @@ def test_known_lengths_count_instead_of_the_limit() -> None:
     found = fit(SHAPE, config(batch_size=4), machine(2**50), lengths)
     assert (found.load.tokens, found.load.longest) == (256 + 40 + 9 + 8, 256)
     packed = fit(SHAPE, config(batch_size=4, packing=True), machine(2**50), lengths)
-    assert packed.load.tokens == 4 * 256
+    assert packed.load.tokens == sum(min(256, length) for length in lengths)
+    crowd = fit(SHAPE, config(batch_size=4, packing=True), machine(2**50), lengths * 9)
+    assert crowd.load.tokens == 4 * 256
     few = fit(SHAPE, config(batch_size=64), machine(2**50), [5, 6])
     assert (few.rows, few.load.tokens) == (2, 11)
 

@@ -66,14 +66,14 @@ def test_without_being_asked_nothing_is_cut() -> None:
 
 def test_a_roomy_machine_computes_a_whole_step_at_once() -> None:
     of = learner(auto_micro_batch=True)
-    of._worth = 10**6  # one more pass is dear, so that padding alone cuts nothing
+    of.forward._worth = 10**6  # one more pass is dear, so that padding alone cuts nothing
     assert len(of._work(PLAN)) == 1
     assert len(learner()._work(PLAN)) >= len(PLAN)
 
 
 def test_out_of_memory_shrinks_the_parts_and_changes_no_gradient() -> None:
     expected, of = gradients(learner(), PLAN), learner(auto_micro_batch=True)
-    of._worth = 10**6
+    of.forward._worth = 10**6
     narrow = Narrow(of, most=30)
     of._model = narrow
     found = gradients(of, PLAN)

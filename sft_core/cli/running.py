@@ -80,6 +80,8 @@ def add_commands(command: AddCommand) -> None:
 
 
 def train(arguments: argparse.Namespace) -> int:
+    if arguments.resume is not None and arguments.estimate:
+        return _estimate(RunDirectory.find(arguments.resume, arguments.runs).config())
     if arguments.resume is not None:
         config, directory = _reopened(arguments)
         events = _followed(config, directory, resume=True)
@@ -102,7 +104,7 @@ def _tell_how_to_go_on(directory: RunDirectory) -> None:
     with suppress(ResumeError):
         step = directory.resumable_from(directory.read().status)
         go_on = f"python -m sft_core train --resume {directory.path}"
-        print(f"Paused after step {step:,}. Go on with: {go_on}", file=sys.stderr)
+        print(f"Saved after step {step:,}. Go on with: {go_on}", file=sys.stderr)
 
 
 def _reopened(arguments: argparse.Namespace) -> tuple[LabConfig, RunDirectory]:
@@ -111,6 +113,10 @@ def _reopened(arguments: argparse.Namespace) -> tuple[LabConfig, RunDirectory]:
         raise ConfigError(
             "A run is resumed with the configuration that it began with. Leave --config and --set "
             "out, or start a new run."
+        )
+    if launched() > 1:
+        raise ConfigError(
+            "A run is resumed by one process. Leave accelerate launch out, or start a new run."
         )
     directory = RunDirectory.find(arguments.resume, arguments.runs)
     if not directory.alive():

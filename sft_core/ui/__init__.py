@@ -104,7 +104,7 @@ def build_app(runs: Runs | None = None) -> tuple[gr.Blocks, dict[str, Any]]:
             own_runs=gr.BrowserState([], storage_key="sft-lab-runs", secret="sft-lab"),
         )
         wire(page, runs, Audits(), blocks)
-        memory_line.wire(training.memory, training.settings, page.choices, template.size)
+        memory_line.wire(training.memory, training.settings, page.choices, template.size, train_tab)
     threading.Thread(target=warm, name="warm", daemon=True).start()
     blocks.queue(max_size=HOST.sessions, default_concurrency_limit=None)
     return blocks, options()

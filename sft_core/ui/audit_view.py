@@ -109,7 +109,7 @@ def _padding(audit: Audit) -> list[dict[str, str]]:
             f"at {laid.window:,} tokens a row; packed {percent(laid.empty(laid.packed))}",
             "Were every row padded to the length limit: places without a token, divided by all "
             "places. Packed: the same for windows of that length, each filled with whole rows. The "
-            "lab computes no padding either way.",
+            "lab computes hardly any padding either way.",
         )
     ]
 

@@ -23,7 +23,8 @@ LINES: Final = 16
 """So many lines of a batch are drawn."""
 HOW: Final = (
     "Over one epoch of these rows: places that hold no token, divided by all places. The lab "
-    "computes none of them: it lays the rows of a batch end to end, packed or not. Packing decides "
+    "computes none of them for nearly every model: it lays the rows of a batch end to end, packed "
+    "or not. Packing decides "
     "how many rows a step has, so that every step has about the same number of tokens."
 )
 

@@ -19,22 +19,25 @@ from sft_core.config import LabConfig, ModelConfig
 from sft_core.fitting import Fit, fit, size
 from sft_core.machine import Machine, cpu_has_bf16, room
 from sft_core.memory import Shape, random_llama
+from sft_core.settings import on_zero_gpu
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import LabError
 from sft_core.ui import sizes
 from sft_core.ui.fields import Fields, bind
 from sft_core.ui.parts import LIGHT
 from sft_core.ui.session import Choices, contract
-from sft_core.ui.settings_form import MEMORY, Settings
+from sft_core.ui.settings_form import MEMORY, Settings, spoken
 from sft_core.ui.view import dumps
 
 FOLLOWED: Final = ("model", "width", "depth", "heads", "context")
 """The choices that say which model it is; one typed by hand counts once it was measured."""
-UNKNOWN: Final = "What it needs of memory shows here once the model's parameters are counted."
+UNKNOWN: Final = (
+    "What it needs of memory shows here after “Count its parameters” under Data & Template."
+)
 HOW: Final = (
     "An upper estimate, with every row as long as it may be: weights, gradients and AdamW's two "
     "moments in fp32; bf16 copies of weights; what each layer keeps of a token for the backward "
-    "pass, counted tensor by tensor; and some 0.4 GB for the process. Beside it, what is free now."
+    "pass, counted tensor by tensor. Beside it, what is free."
 )
 
 
@@ -70,6 +73,8 @@ def _machine() -> Machine:
 
 def foreseen(config: LabConfig) -> Fit | None:
     """What the run would need, as far as the page can tell; None for a model not counted yet."""
+    if on_zero_gpu() and sizes.machine() is None:
+        return None  # this container's memory is not what the run will have
     shape = builtin_shape(config.model)
     if shape is None:
         measured = sizes.known(config.model)
@@ -83,29 +88,36 @@ def memory_value(found: Fit | None) -> dict[str, Any]:
         return {"text": UNKNOWN}
     footprint = found.footprint
     parts = {
+        "the process": footprint.base,
         "weights": footprint.weights,
         "gradients": footprint.gradients,
         "optimiser": footprint.optimizer,
         "bf16 copies": footprint.casts,
     }
     said = ", ".join(f"{name} {size(count)}" for name, count in parts.items() if count)
-    rows = f"{found.rows} row{'s'[: found.rows != 1]}"
-    text = (
-        f"About {size(footprint.total)} of {size(found.room)} of memory: {said}, activations "
-        f"{size(footprint.activations)} at {rows} of up to {found.load.longest} tokens."
+    how = (
+        f"{said[0].upper()}{said[1:]}, activations {size(footprint.activations)} at "
+        f"{found.load.tokens:,} tokens at once. {HOW}"
     )
+    text = f"Needs about {size(footprint.total)} of {size(found.room)} of memory."
     if found.advice is None:
-        return {"text": text, "title": HOW}
-    return {"text": f"{text} {found.advice.sentence}", "level": "warning", "title": HOW}
+        return {"text": text, "how": how}
+    return {"text": f"{text} {spoken(found.advice.sentence)}", "level": "warning", "how": how}
 
 
 def wire(
-    line: gr.HTML, settings: Fields[Settings], choices: Fields[Choices], counted: gr.HTML
+    line: gr.HTML,
+    settings: Fields[Settings],
+    choices: Fields[Choices],
+    counted: gr.HTML,
+    tab: gr.Tab,
 ) -> None:
-    """Has the line follow the settings, the model, and ``counted``, the line of its size."""
+    """Has the line follow the settings, the model, and ``counted``, the line of its size; and what
+    is free, whenever the ``tab`` is opened."""
     say, inputs = bind(memory, settings, choices)
     gr.on(
         [
+            tab.select,
             counted.change,
             *(choices[name].change for name in FOLLOWED),
             *(settings[name].change for name in MEMORY),
@@ -122,7 +134,7 @@ def memory(settings: Settings, choices: Choices) -> str:
     """The line for the settings as they stand; empty where they cannot be read, which the line
     above says already."""
     try:
-        config = contract(choices).but(train=settings.config())
+        config = contract(choices).but(train=settings.config(), lora=settings.lora())
     except LabError:
         return dumps({"text": ""})
     return dumps(memory_value(foreseen(config)))

@@ -51,13 +51,13 @@ def _of_step(step: StepLogged, started: RunStarted | None) -> list[Fact]:
         how = "Trained tokens of this step that the model held for the likeliest before learning"
         found.append(["token accuracy", f"{step.accuracy:.0%}", how])
     how = "Tokens that the model read since the last logged step, padding left out, by the time"
-    found.append(["processed", f"{step.tokens_per_second:,.0f} tokens/s", f"{how} they took"])
+    found.append(["tokens read", f"{step.tokens_per_second:,.0f} tokens/s", f"{how} they took"])
     if step.trained_tokens_per_second:
         how = "Those among them that have a loss, by the same time"
-        found.append(["trained", f"{step.trained_tokens_per_second:,.0f} tokens/s", how])
+        found.append(["tokens trained", f"{step.trained_tokens_per_second:,.0f} tokens/s", how])
     if step.peak_share is not None:
         how = _NEEDED.format(most=_CPU if on_cpu else _GPU)
-        found.append(["of peak", f"{step.peak_share:.0%}", how])
+        found.append(["of hardware's peak", f"{step.peak_share:.0%}", how])
     how = (
         "Main memory that the training process holds, weights and Python included"
         if on_cpu

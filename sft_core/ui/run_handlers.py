@@ -119,7 +119,7 @@ def _buttons(record: RunRecord | None, going_on: int | None) -> tuple[Any, Any, 
     first = "primary" if going_on is None else "secondary"
     return (
         gr.update(visible=not going, variant=first),
-        gr.update(visible=going),
+        gr.update(visible=going, value="Pause" if record is None or record.step else "Stop"),
         gr.update(visible=going_on is not None),
         gr.Timer(active=going),
     )

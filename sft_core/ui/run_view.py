@@ -51,11 +51,15 @@ def status_value(
         return {"run": None, "text": NO_RUN}
     status = record.status
     stopping = stopping and not status.over
-    state = "stopping" if stopping else run_word(record)
+    word = run_word(record)
+    if word == "paused" and resume is None:
+        word = "stopped"  # its time is used up, or several processes carried it out
+    if stopping:
+        word = "stopping" if record.last(StepLogged) else "ending"
     total = record.total_steps
     return {
         "run": run,
-        "state": state,
+        "state": word,
         "over": status.over,
         "learnt": status.over and record.last(StepLogged) is not None,
         "text": _stopping_sentence(record) if stopping else _sentence(record, resume),
@@ -68,7 +72,7 @@ def status_value(
 def _stopping_sentence(record: RunRecord) -> str:
     if record.last(StepLogged) is None:
         return "Stopping before the first step."
-    return "Pausing after this step. What was learnt is kept."
+    return "Pausing. What was learnt is kept."
 
 
 def _sentence(record: RunRecord, resume: int | None) -> str:
@@ -82,9 +86,9 @@ def _sentence(record: RunRecord, resume: int | None) -> str:
                 return reason
             case RunStopped(reason=reason):
                 why = "" if reason == ON_REQUEST else f"{reason} "
-                return (
-                    f"{why}Paused after step {resume:,}. Resume continues exactly where it stopped."
-                )
+                return f"{why}Paused after step {resume:,}. Resume goes on from there."
+            case RunFailed(message=message) if resume:
+                return f"{message} Resume goes on after step {resume:,} with the same settings."
             case RunFailed(message=message) | RunInterrupted(message=message):
                 return message + (f" Resume goes on after step {resume:,}." if resume else "")
             case PhaseEntered(phase=phase):

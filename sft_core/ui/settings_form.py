@@ -22,7 +22,7 @@ from sft_core.ui.view import dumps
 
 LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation", "packing", "max_length")
 """The settings that say how long a run takes."""
-TOLD: Final = (*LENGTHS, "method", "learning_rate")
+TOLD: Final = (*LENGTHS, "method", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout")
 """The settings that the sentence of what they come to depends on."""
 
 MEMORY: Final = (
@@ -34,6 +34,8 @@ MEMORY: Final = (
     "precision",
     "gradient_checkpointing",
     "auto_micro_batch",
+    "lora_rank",
+    "lora_targets",
 )
 """The settings that say how much memory a run takes."""
 
@@ -151,13 +153,16 @@ class Settings:
             eval_every=whole(self.eval_every, "Eval loss every"),
             sample_every=whole(self.sample_every, "Samples every"),
             score_every=whole(self.score_every, "Exact match every"),
-            max_minutes=optional(self.max_minutes, "Stop after"),
+            max_minutes=optional(self.max_minutes, "Pause after"),
             sample_prompts=tuple(filter(None, map(str.strip, self.sample_prompts.splitlines()))),
             keep_best=self.keep_best,
         )
 
     def lora(self) -> LoraConfig:
-        """Raises ConfigError that names the field which is empty or cannot work."""
+        """The usual ones where no adapter learns. Raises ConfigError that names the field which is
+        empty or cannot work."""
+        if not with_lora(self.method):
+            return USUAL_LORA
         return LoraConfig(
             rank=whole(self.lora_rank, "Rank"),
             alpha=given(self.lora_alpha, "Alpha"),
@@ -178,7 +183,7 @@ def consequence_value(
         return {"text": "There are no rows to train on yet.", "level": "warning"}
     text = (_packed if settings.packing else _in_rows)(settings, rows, mean_length)
     if advice := lora_advice(settings):
-        return {"text": f"{text} {advice}", "level": "warning"}
+        return {"text": f"{text} {spoken(advice)}", "level": "warning"}
     return {"text": text}
 
 
@@ -207,7 +212,7 @@ def _packed(settings: TrainConfig, rows: int, mean_length: float | None) -> str:
     fill = max(1, min(rows, round(rows / an_epoch)))
     return (
         f"{rows:,} rows of {mean_length:,.0f} tokens on average, about {steps:,} "
-        f"step{'s'[: steps != 1]} of {each} {window}, some {fill:,} row{'s'[: fill != 1]} each: "
+        f"step{'s'[: steps != 1]} of {each} {window}, about {fill:,} row{'s'[: fill != 1]} a step: "
         f"every row is seen {_times(epochs)}."
     )
 
@@ -222,6 +227,7 @@ def _times(epochs: float) -> str:
 def consequence(settings: Settings, choices: Choices) -> str:
     try:
         train = settings.config()
+        settings.lora()
         rows = len(rows_of(choices.data).splits.train)
         mean = mean_length(contract(choices)) if train.packing and rows else None
         return dumps(consequence_value(train, rows, mean))
@@ -265,14 +271,20 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
         number("accumulation", "Batches a step")
         number("max_length", "Length limit, tokens")
         made["packing"] = gr.Checkbox(
-            train.packing, label="Pack rows", min_width=120, elem_id="set-packing"
+            train.packing,
+            label="Pack rows",
+            info="Several rows share a window; none sees another.",
+            min_width=120,
+            elem_id="set-packing",
         )
+        made["packing"].change(_rows_or_windows, made["packing"], made["batch_size"], **LIGHT)
     heading("How")
     with gr.Row(elem_classes="pairwise"):
         made["method"] = gr.Dropdown(
             [("All weights", "full"), ("LoRA adapters", "lora")],
             value=train.method,
             label="Method",
+            info="LoRA learns small matrices beside a frozen model.",
             min_width=120,
             elem_id="set-method",
         )
@@ -296,10 +308,16 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
         )
         number("seed", "Seed")
         made["gradient_checkpointing"] = gr.Checkbox(
-            train.gradient_checkpointing, label="Gradient checkpointing", min_width=120
+            train.gradient_checkpointing,
+            label="Gradient checkpointing",
+            info="Less memory, a third more time.",
+            min_width=120,
         )
         made["auto_micro_batch"] = gr.Checkbox(
-            train.auto_micro_batch, label="Cut a step as memory asks", min_width=120
+            train.auto_micro_batch,
+            label="Split steps to fit memory",
+            info="What is learnt stays the same.",
+            min_width=120,
         )
         made["compile"] = gr.Dropdown(
             [("Where it pays", "auto"), ("Always", "on"), ("Never", "off")],
@@ -312,7 +330,7 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
         number("eval_every", "Eval loss every, steps")
         number("sample_every", "Samples every, steps")
         number("score_every", "Exact match every")
-        maybe("max_minutes", "Stop after, minutes", "no limit")
+        maybe("max_minutes", "Pause after, minutes", "no limit")
     made["sample_prompts"] = gr.Textbox(
         "\n".join(train.sample_prompts),
         label="Sample these prompts, one a line",
@@ -323,6 +341,30 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
     made["keep_best"] = gr.Checkbox(train.keep_best, label="Keep the best weights by eval loss")
     assert set(made) == {field.name for field in fields(Settings)}
     return made
+
+
+def _rows_or_windows(packed: bool) -> Any:
+    """What a batch is counted in."""
+    return gr.update(label="Batch, windows" if packed else "Batch, rows")
+
+
+SPOKEN: Final[Mapping[str, str]] = {
+    "auto_micro_batch": "“Split steps to fit memory” (More)",
+    "gradient_checkpointing": "“Gradient checkpointing” (More)",
+    "batch_size": "“Batch”",
+    "accumulation": "“Batches a step”",
+    "max_length": "“Length limit”",
+    "learning_rate": "“Learning rate”",
+    "method": "“Method”",
+}
+"""Settings by what stands on their controls."""
+
+
+def spoken(text: str) -> str:
+    """Advice that names settings, as the page calls them."""
+    for name, label in SPOKEN.items():
+        text = text.replace(name, label)
+    return text
 
 
 def _adapters(lora: LoraConfig, method: gr.Dropdown) -> dict[str, Any]:
@@ -340,7 +382,7 @@ def _adapters(lora: LoraConfig, method: gr.Dropdown) -> dict[str, Any]:
         made[LORA + "targets"] = gr.Textbox(
             " ".join(lora.targets),
             label="Layers with adapters",
-            placeholder="every linear layer but the head",
+            placeholder="all but the head",
             min_width=120,
             elem_id="set-lora-targets",
         )

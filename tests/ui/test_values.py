@@ -327,9 +327,9 @@ def test_a_run_tells_its_figures_and_how_each_was_computed() -> None:
         "train loss": "2.000",
         "smoothed": "2.500",
         "token accuracy": "46%",
-        "processed": "1,000 tokens/s",
-        "trained": "412 tokens/s",
-        "of peak": "37%",
+        "tokens read": "1,000 tokens/s",
+        "tokens trained": "412 tokens/s",
+        "of hardware's peak": "37%",
         "memory": "1.5 GB",
     }
     assert {name: facts[name][0] for name in expected} == expected
@@ -348,8 +348,8 @@ def test_the_share_of_a_gpus_peak_is_told_as_one() -> None:
 
 def test_a_log_of_an_older_version_tells_what_it_has() -> None:
     facts = told(step(3, 2.0))
-    assert not {"smoothed", "token accuracy", "trained", "of peak"} & set(facts)
-    assert facts["processed"][0] == "1,000 tokens/s"
+    assert not {"smoothed", "token accuracy", "tokens trained", "of hardware's peak"} & set(facts)
+    assert facts["tokens read"][0] == "1,000 tokens/s"
     assert {"step", "train loss", "memory", "parameters"} <= set(facts)
 
 

@@ -159,7 +159,7 @@
   /** One line: {text, level?, busy?, title?}. An empty text shows nothing. */
   views.line = (root) => {
     root.setAttribute("role", "status");
-    return ({ text, level, busy, title }) => {
+    return ({ text, level, busy, title, how }) => {
       fill(
         root,
         text
@@ -168,7 +168,7 @@
               { class: `line${level ? ` line-${level}` : ""}`, ...(title ? { title } : {}) },
               busy ? h("span", { class: "spinner", "aria-hidden": "true" }) : null,
               level ? mark(level) : null,
-              h("span", {}, text),
+              h("span", {}, text, how ? [" ", SFT.why(how)] : null),
             )
           : null,
       );

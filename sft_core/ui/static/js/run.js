@@ -4,10 +4,13 @@
   const { views, h, fill, count, plural, mark, copy } = SFT;
 
   const STATES = {
-    queued: "Waiting", preparing: "Preparing", running: "Training", stopping: "Pausing", paused: "Paused",
+    queued: "Waiting", preparing: "Preparing", running: "Training", stopping: "Pausing", ending: "Stopping", paused: "Paused",
     finished: "Finished", stopped: "Stopped", failed: "Failed", interrupted: "Interrupted",
   };
   const LEVELS = { finished: "good", stopped: "info", paused: "info", failed: "error", interrupted: "warning" };
+
+  /* The figures that are always in view; the others are one click away. */
+  const SHOWN = new Set(["step", "train loss", "eval loss", "tokens read", "of hardware's peak", "memory", "left"]);
 
   views.status = (root, api) => {
     const head = h("div", { class: "run-head" });
@@ -15,11 +18,10 @@
     const bar = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": "0", "aria-valuemax": "100" }, h("div"));
     const facts = h("div", { class: "run-facts small" });
     const how = h("dl", { class: "facts" });
-    const hows = h("details", { class: "run-hows small", hidden: true }, h("summary", {}, "How these are computed"), how);
+    const hows = h("details", { class: "run-hows small", hidden: true }, h("summary", {}, "All figures, and how they are computed"), how);
     const notes = h("div");
     fill(root, head, text, bar, facts, hows, notes);
     let link = null;
-    let told = "";
 
     const linkButton = h("button", { type: "button", class: "plain" }, "Copy link to this run");
     linkButton.addEventListener("click", () => copy(link, linkButton));
@@ -55,12 +57,8 @@
       bar.classList.toggle("waiting", value.share === 0 && !value.over);
       bar.firstElementChild.style.width = `${100 * value.share}%`;
       bar.setAttribute("aria-valuenow", share);
-      fill(facts, value.facts.map(([name, what, how]) => h("span", { title: how }, h("span", { class: "quiet" }, name), " ", what)));
-      const names = value.facts.map(([name, , why]) => [name, why]);
-      if (told !== JSON.stringify(names)) {
-        told = JSON.stringify(names);
-        fill(how, names.map(([name, why]) => [h("dt", {}, name), h("dd", {}, why)]));
-      }
+      fill(facts, value.facts.filter(([name]) => SHOWN.has(name)).map(([name, what, how]) => h("span", { title: how }, h("span", { class: "quiet" }, name), " ", what)));
+      fill(how, value.facts.map(([name, what, why]) => [h("dt", {}, name, " ", h("strong", {}, what)), h("dd", {}, why)]));
       fill(notes, value.notes.map(({ level: grade, text: note }) => h("p", { class: `line line-${grade}` }, mark(grade), h("span", {}, note))));
     };
   };
