@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -156,14 +157,22 @@ class Keeper:
         """What tells these rows from others."""
         return digest(self.prepared.train, self.prepared.eval)
 
+    @cached_property
+    def _here(self) -> dict[str, Any]:
+        """What the last digits of a sum depend on, as it was when first asked: in training."""
+        return surroundings(self.learner.device, self.learner.precision)
+
+    def begin(self) -> None:
+        """Called where training begins, with the threads that it computes with."""
+        _ = self._here
+
     def save_state(self, run: Standing, seconds: float) -> Iterator[RunEvent]:
         """Saves what another process needs to go on from here. Where several work together each
         draws numbers of its own, so there only the weights are kept."""
         learner = self.learner
         if not learner.done or learner.processes.count > 1 or not learner.finite():
             return
-        here = surroundings(learner.device, learner.precision)
-        state = learner.state() | drawn() | standing(run, seconds, self._whose, here)
+        state = learner.state() | drawn() | standing(run, seconds, self._whose, self._here)
         try:
             save_state(self.run_dir, state, has_best=run.best is not None)
         except StorageError as error:
@@ -182,6 +191,5 @@ class Keeper:
         restore_folder(self.run_dir, has_best=run.best is not None)
         store(self.run_dir / LAST, partial(self._write, None))
         shutil.rmtree(self.run_dir / MODEL, ignore_errors=True)  # those of the stop
-        here = surroundings(self.learner.device, self.learner.precision)
-        if (note := moved(state, here)) is not None:
+        if (note := moved(state, self._here)) is not None:
             yield Warned(code="resumed-elsewhere", message=note)

@@ -156,6 +156,7 @@ class _Run:
         forget_peak(self.learner.device)
         try:
             with memory_explained(self.config), threads_for(self.learner.bare), heap.kept():
+                self.keeper.begin()
                 if resume:
                     yield from self.keeper.take_up(self)
                     self.step = self.resumed_from = self.learner.done

@@ -125,7 +125,11 @@ def test_head_and_body_of_gpt2_are_told_apart() -> None:
 def test_the_exact_loss_is_the_lab_s() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=50)).eval()
-    rows = [Row("", array("i", it["input_ids"]), array("i", it["labels"]), 0, 0) for it in ROWS]
+    rows = [
+        Row("", array("i", ids), array("i", it["labels"]), array("B", bytes(len(ids))), 0, 0)
+        for it in ROWS
+        if (ids := it["input_ids"])
+    ]
     batch = collate(rows, 0)
     with torch.inference_mode():
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits

@@ -333,6 +333,23 @@ def test_the_best_weights_are_really_restored(tmp_path: Path) -> None:
     assert record.of(SampleGenerated)[-1].step == best.step
 
 
+def test_a_small_model_s_one_thread_is_no_other_surroundings(tmp_path: Path) -> None:
+    """It computes on one thread whatever the process may use, also when it is paused."""
+    config = configured(tmp_path, "max_steps=4", "sample_every=0")
+    folder = tmp_path / "run"
+    steps: list[int] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for event in run(config, folder, should_stop=lambda: len(steps) == 2):
+            steps += [event.step] if isinstance(event, StepLogged) else []
+        rest = list(train(config, folder, run="r", resume=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert [event.resumed_from for event in rest if isinstance(event, RunStarted)] == [2]
+    assert "resumed-elsewhere" not in [e.code for e in rest if isinstance(e, Warned)]
+
+
 def test_the_last_weights_are_kept_where_the_best_are_not_wanted(tmp_path: Path) -> None:
     config = overfitting(tmp_path, "keep_best=false")
     record = finished(config, tmp_path / "run")

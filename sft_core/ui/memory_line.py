@@ -23,10 +23,11 @@ from sft_core.settings import on_zero_gpu
 from sft_core.tokenizer import load_tokenizer
 from sft_core.types import LabError
 from sft_core.ui import sizes
+from sft_core.ui.consequence import spoken
 from sft_core.ui.fields import Fields, bind
 from sft_core.ui.parts import LIGHT
 from sft_core.ui.session import Choices, contract
-from sft_core.ui.settings_form import MEMORY, Settings, spoken
+from sft_core.ui.settings_form import MEMORY, Settings
 from sft_core.ui.view import dumps
 
 FOLLOWED: Final = ("model", "width", "depth", "heads", "context")

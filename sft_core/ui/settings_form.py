@@ -10,15 +10,10 @@ import gradio as gr
 
 from sft_core.catalogue import Origin, find
 from sft_core.config import PARROT_RUN, LoraConfig, TrainConfig
-from sft_core.dealing import expected_steps, expected_steps_an_epoch
 from sft_core.lessons import FROM_SCRATCH
-from sft_core.recipe import lora_advice
-from sft_core.types import ConfigError, LabError
-from sft_core.ui.lengths import mean_length
+from sft_core.types import ConfigError
 from sft_core.ui.parts import LIGHT, heading
-from sft_core.ui.session import Choices, contract, given, optional, optional_whole, sentence, whole
-from sft_core.ui.sources import rows_of
-from sft_core.ui.view import dumps
+from sft_core.ui.session import given, optional, optional_whole, whole
 
 LENGTHS: Final = ("max_steps", "epochs", "batch_size", "accumulation", "packing", "max_length")
 """The settings that say how long a run takes."""
@@ -171,70 +166,6 @@ class Settings:
         )
 
 
-# -- values ----------------------------------------------------------------------------------
-
-
-def consequence_value(
-    settings: TrainConfig, rows: int, mean_length: float | None = None
-) -> dict[str, Any]:
-    """What the settings come to, in a sentence. ``mean_length`` is the tokens of a row, where they
-    are known: with packing, the number of steps follows from them."""
-    if not rows:
-        return {"text": "There are no rows to train on yet.", "level": "warning"}
-    text = (_packed if settings.packing else _in_rows)(settings, rows, mean_length)
-    if advice := lora_advice(settings):
-        return {"text": f"{text} {spoken(advice)}", "level": "warning"}
-    return {"text": text}
-
-
-def _in_rows(settings: TrainConfig, rows: int, mean_length: float | None) -> str:
-    each = settings.batch_size * settings.accumulation
-    steps = expected_steps(settings, rows, mean_length)
-    epochs = steps / expected_steps_an_epoch(settings, rows, mean_length)
-    return (
-        f"{rows:,} rows, {steps:,} step{'s'[: steps != 1]} of {each} "
-        f"row{'s'[: each != 1]}: every row is seen {_times(epochs)}."
-    )
-
-
-def _packed(settings: TrainConfig, rows: int, mean_length: float | None) -> str:
-    each = settings.batch_size * settings.accumulation
-    window = f"window{'s'[: each != 1]} of {settings.max_length:,} tokens"
-    if mean_length is None:
-        return (
-            f"{rows:,} rows, packed into steps of {each} {window}. How many steps that makes "
-            "follows from the rows' lengths."
-        )
-    steps = expected_steps(settings, rows, mean_length)
-    an_epoch = expected_steps_an_epoch(settings, rows, mean_length)
-    # Windows are never quite full, so epochs say it more exactly than steps.
-    epochs = settings.epochs if settings.max_steps is None else steps / an_epoch
-    fill = max(1, min(rows, round(rows / an_epoch)))
-    return (
-        f"{rows:,} rows of {mean_length:,.0f} tokens on average, about {steps:,} "
-        f"step{'s'[: steps != 1]} of {each} {window}, about {fill:,} row{'s'[: fill != 1]} a step: "
-        f"every row is seen {_times(epochs)}."
-    )
-
-
-def _times(epochs: float) -> str:
-    if abs(epochs - round(epochs)) < 0.05:
-        number = round(epochs)
-        return {1: "once", 2: "twice"}.get(number, f"{number} times")
-    return f"about {epochs:.1f} times"
-
-
-def consequence(settings: Settings, choices: Choices) -> str:
-    try:
-        train = settings.config()
-        settings.lora()
-        rows = len(rows_of(choices.data).splits.train)
-        mean = mean_length(contract(choices)) if train.packing and rows else None
-        return dumps(consequence_value(train, rows, mean))
-    except LabError as error:
-        return dumps({"text": sentence(error), "level": "error"})
-
-
 # -- layout ----------------------------------------------------------------------------------
 
 
@@ -284,7 +215,6 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
             [("All weights", "full"), ("LoRA adapters", "lora")],
             value=train.method,
             label="Method",
-            info="LoRA learns small matrices beside a frozen model.",
             min_width=120,
             elem_id="set-method",
         )
@@ -346,25 +276,6 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
 def _rows_or_windows(packed: bool) -> Any:
     """What a batch is counted in."""
     return gr.update(label="Batch, windows" if packed else "Batch, rows")
-
-
-SPOKEN: Final[Mapping[str, str]] = {
-    "auto_micro_batch": "“Split steps to fit memory” (More)",
-    "gradient_checkpointing": "“Gradient checkpointing” (More)",
-    "batch_size": "“Batch”",
-    "accumulation": "“Batches a step”",
-    "max_length": "“Length limit”",
-    "learning_rate": "“Learning rate”",
-    "method": "“Method”",
-}
-"""Settings by what stands on their controls."""
-
-
-def spoken(text: str) -> str:
-    """Advice that names settings, as the page calls them."""
-    for name, label in SPOKEN.items():
-        text = text.replace(name, label)
-    return text
 
 
 def _adapters(lora: LoraConfig, method: gr.Dropdown) -> dict[str, Any]:

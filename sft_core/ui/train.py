@@ -13,6 +13,7 @@ import gradio as gr
 
 from sft_core.config import LabConfig
 from sft_core.ui import live_plot, settings_form
+from sft_core.ui.consequence import consequence_value
 from sft_core.ui.fields import Fields
 from sft_core.ui.memory_line import foreseen, memory_value
 from sft_core.ui.parts import heading
@@ -23,7 +24,7 @@ from sft_core.ui.run_view import (
     scores_value,
     status_value,
 )
-from sft_core.ui.settings_form import Settings, consequence_value
+from sft_core.ui.settings_form import Settings
 from sft_core.ui.sources import Rows
 from sft_core.ui.view import view
 

@@ -16,6 +16,7 @@ from sft_core.settings import HOST
 from sft_core.ui import (
     audit_panel,
     batch_panel,
+    consequence,
     data_panel,
     findings,
     rival_view,
@@ -237,7 +238,7 @@ def wire_model(page: Page, runs: Runs) -> None:
 
 def wire_training(page: Page, runs: Runs, blocks: gr.Blocks) -> None:
     tab, settings = page.train, page.train.settings
-    say, inputs = bind(settings_form.consequence, settings, page.choices)
+    say, inputs = bind(consequence.consequence, settings, page.choices)
     gr.on(
         [
             page.data.config.change,

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from sft_core.config import LabConfig, TrainConfig
 from sft_core.dealing import batch_windows, layouts, plan
 from sft_core.lessons import FROM_SCRATCH
-from sft_core.ui import batch_panel, settings_form
+from sft_core.ui import batch_panel, consequence
 from sft_core.ui.batch_panel import batch_value
 from sft_core.ui.lengths import SAMPLED, mean_length, sampled
 from tests.ui.controls import from_scratch
@@ -77,7 +77,7 @@ def test_what_cannot_be_drawn_is_said() -> None:
 
 
 def test_the_consequence_knows_the_lengths_of_packed_rows() -> None:
-    told = json.loads(settings_form.consequence(settings(packing=True), from_scratch()))["text"]
+    told = json.loads(consequence.consequence(settings(packing=True), from_scratch()))["text"]
     assert "tokens on average, about " in told
 
 

@@ -242,7 +242,7 @@ def test_a_paused_run_is_resumed_after_a_reload(lesson: Page, watched: Watched) 
     page.click("#stop")
     wait_for_state(page, "Paused")
     told = page.locator("#status .run-text")
-    expect(told).to_contain_text("Resume continues exactly where it stopped")
+    expect(told).to_contain_text("Resume goes on from there")
     expect(page.locator("#train-line")).to_have_text("")
     with watched.left():
         page.reload()

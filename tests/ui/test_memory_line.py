@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -36,11 +37,12 @@ def config(**changes: Any) -> LabConfig:
 
 def test_the_default_run_is_told_at_once() -> None:
     value = memory_value(foreseen(LabConfig()))
-    assert value["text"].startswith("About ")
-    assert "weights 9 MB, gradients 9 MB, optimiser 17 MB, activations " in value["text"]
-    assert value["text"].endswith(" at 8 rows of up to 256 tokens.")
+    assert value["text"].startswith("Needs about ")
+    parts = "The process 400 MB, weights 9 MB, gradients 9 MB, optimiser 17 MB, activations "
+    assert value["how"].startswith(parts)
+    assert " at 2,048 tokens at once. " in value["how"]
     assert "level" not in value
-    assert "counted tensor by tensor" in value["title"]
+    assert "counted tensor by tensor" in value["how"]
 
 
 def test_every_setting_that_counts_moves_it() -> None:
@@ -64,7 +66,7 @@ def test_what_does_not_fit_names_the_knob(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(memory_line, "_machine", lambda: small)
     value = memory_value(foreseen(LabConfig()))
     assert value["level"] == "warning"
-    assert "Lower batch_size to 4 and raise accumulation to 2" in value["text"]
+    assert re.search(r"Lower “Batch” to \d and raise “Batches a step” to \d", value["text"])
 
 
 def test_a_model_not_counted_yet_is_not_guessed() -> None:
@@ -77,4 +79,4 @@ def test_a_counted_model_is_told_for_the_machine_that_counted() -> None:
     found = foreseen(LabConfig(model=HUB))
     assert found is not None
     assert (found.load.device, found.load.precision) == ("cuda", "bf16")
-    assert " of 24 GB of memory: " in memory_value(found)["text"]
+    assert memory_value(found)["text"].endswith(" of 24 GB of memory.")

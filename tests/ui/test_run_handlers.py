@@ -89,11 +89,11 @@ def test_pause_answers_at_once_and_every_tab_sees_it(runs: Runs) -> None:
     directory.append(started(2))
     line, status = run_handlers.stop(runs, directory.id)
     assert json.loads(line)["text"] == "", "what is said of the run goes when the run has changed"
-    assert json.loads(status)["state"] == "stopping"
+    assert json.loads(status)["state"] == "ending"
     assert json.loads(status)["text"] == "Stopping before the first step."
     directory.append(step(1, 2.0))
     told = json.loads(run_handlers.follow(runs, directory.id, -1)[2])
-    assert (told["state"], told["text"][:24]) == ("stopping", "Pausing after this step.")
+    assert (told["state"], told["text"][:24]) == ("stopping", "Pausing. What was learnt")
     end(directory)
 
 
@@ -115,7 +115,7 @@ def test_a_paused_run_offers_to_resume_before_all_else(runs: Runs) -> None:
     directory.release()
     _, _, status, *_, start, _, resume, _ = run_handlers.follow(runs, directory.id, -1)
     assert json.loads(status)["state"] == "paused"
-    told = "Paused after step 1. Resume continues exactly where it stopped."
+    told = "Paused after step 1. Resume goes on from there."
     assert json.loads(status)["text"] == told
     assert (start["variant"], resume["visible"]) == ("secondary", True)
 
@@ -184,7 +184,7 @@ def test_a_run_cannot_start_from_settings_that_cannot_work(runs: Runs) -> None:
         ({"max_steps": "soon"}, "Steps must be a number"),
         ({"learning_rate": None}, "Learning rate is empty"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"lora_rank": 0}, "rank must be at least 1"),
+        ({"method": "lora", "lora_rank": 0}, "rank must be at least 1"),
     ):
         settings = Settings(**{**shown, **wrong})  # type: ignore[arg-type]
         run, line, _ = run_handlers.start(runs, settings, from_scratch(), "before")
@@ -224,7 +224,8 @@ def test_settings_follow_the_model_unless_they_were_changed(runs: Runs) -> None:
     preset, *values = run_handlers.follow_model(untouched, smol)
     assert preset == "talking"
     assert len(values) == len(names)
-    for changed in (replace(untouched, learning_rate=0.5), replace(untouched, lora_rank=4)):
+    adapted = replace(untouched, method="lora", lora_rank=4)
+    for changed in (replace(untouched, learning_rate=0.5), adapted):
         assert run_handlers.follow_model(changed, smol)[0] == SKIP
 
 

@@ -48,11 +48,12 @@ from sft_core.ui import (
 )
 from sft_core.ui.adopt import adopted
 from sft_core.ui.compare import Asked
+from sft_core.ui.consequence import consequence_value
 from sft_core.ui.data_panel import Source
 from sft_core.ui.live_plot import losses_value
 from sft_core.ui.look import OUT_OF_REACH, look
 from sft_core.ui.session import OWN, preset_source
-from sft_core.ui.settings_form import PRESETS, Settings, consequence_value
+from sft_core.ui.settings_form import PRESETS, Settings
 from sft_core.ui.sources import Pick, pack, rows_of
 from sft_core.ui.token_view import NAMES, text_value, tokens_value
 from tests.test_plots import started, step
@@ -240,8 +241,8 @@ def test_the_consequence_of_packing_follows_from_the_lengths() -> None:
     known = consequence_value(made, 160, 15.0)["text"]
     assert total_steps([15] * 160, made) == 60
     assert known == (
-        "160 rows of 15 tokens on average, about 60 steps of 2 windows of 60 tokens, some 8 rows "
-        "each: every row is seen 3 times."
+        "160 rows of 15 tokens on average, about 60 steps of 2 windows of 60 tokens, about 8 rows "
+        "a step: every row is seen 3 times."
     )
 
 
@@ -264,7 +265,8 @@ def test_the_form_spells_adapters_and_says_where_they_would_learn_little() -> No
     assert made.lora() == lora
     assert Settings(*shown(made.config(), lora)).lora() == lora
     with pytest.raises(ConfigError, match="Rank is empty"):
-        settings(lora_rank=None).lora()
+        settings(method="lora", lora_rank=None).lora()
+    assert settings(lora_rank=None).lora() == LoraConfig(), "a control that nobody sees"
     low = consequence_value(replace(made.config(), learning_rate=2e-5), 160)
     assert low["level"] == "warning"
     assert "2e-05 is low" in low["text"]
@@ -334,7 +336,7 @@ def test_a_run_tells_its_figures_and_how_each_was_computed() -> None:
     }
     assert {name: facts[name][0] for name in expected} == expected
     assert all(len(how) > 10 for _, how in facts.values())
-    assert "this processor" in facts["of peak"][1]
+    assert "this processor" in facts["of hardware's peak"][1]
     assert facts["left"][0] == "1 s"
 
 
@@ -342,7 +344,7 @@ def test_the_share_of_a_gpus_peak_is_told_as_one() -> None:
     gpu = replace(started(40), device="NVIDIA L4")
     facts = run_facts.facts(RunRecord(FROM_SCRATCH, [gpu, replace(step(1, 1.0), peak_share=0.5)]))
     hows = {name: how for name, _, how in facts}
-    assert "maker of the GPU" in hows["of peak"]
+    assert "maker of the GPU" in hows["of hardware's peak"]
     assert "on the GPU" in hows["memory"]
 
 
