@@ -342,7 +342,7 @@ def test_a_small_model_s_one_thread_is_no_other_surroundings(tmp_path: Path) -> 
     torch.set_num_threads(2)
     try:
         for event in run(config, folder, should_stop=lambda: len(steps) == 2):
-            steps += [event.step] if isinstance(event, StepLogged) else []
+            steps.extend([event.step] if isinstance(event, StepLogged) else [])
         rest = list(train(config, folder, run="r", resume=True))
     finally:
         torch.set_num_threads(threads)
