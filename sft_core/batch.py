@@ -5,7 +5,7 @@ B is the number of rows in a batch, T the length that they are padded to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sft_core.dealing import Plan, plan
+from sft_core.dealing import Plan
 from sft_core.types import IGNORE_INDEX, EncodeError
 
 
@@ -139,7 +139,7 @@ def _first_trained() -> EncodeError:
     )
 
 
-# -- one epoch ------------------------------------------------------------------------
+# -- pieces ------------------------------------------------------------------------
 
 
 def pieces(lengths: Sequence[int], rows: Sequence[int], worth: int) -> Plan:
@@ -163,19 +163,3 @@ def pieces(lengths: Sequence[int], rows: Sequence[int], worth: int) -> Plan:
         found.append(tuple(order[cuts[end] : end]))
         end = cuts[end]
     return tuple(reversed(found))
-
-
-def batches(
-    rows: Sequence[Labelled],
-    batch_size: int,
-    pad_id: int,
-    *,
-    seed: int,
-    epoch: int = 0,
-    group_by_length: bool = False,
-) -> Iterator[Batch]:
-    """One epoch of ``rows``, collated as ``plan`` deals them."""
-    lengths = [len(row.ids) for row in rows]
-    dealt = plan(lengths, batch_size, seed=seed, epoch=epoch, group_by_length=group_by_length)
-    for chosen in dealt:
-        yield collate([rows[at] for at in chosen], pad_id)

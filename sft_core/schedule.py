@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -75,10 +73,3 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": decayed, "weight_decay": weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-
-
-def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-    """Scales gradients down to a global norm of ``max_norm``, where 0 leaves them as they are.
-    Gives the norm that they had."""
-    limit = max_norm if max_norm > 0 else math.inf
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit))

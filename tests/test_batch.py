@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_core.batch import batches, collate, pieces
+from sft_core.batch import collate, pieces
 from sft_core.dealing import plan, waste
 from sft_core.types import IGNORE_INDEX, Encoded, EncodeError, Reason
 from tests.tensors import Row, rows_of
@@ -77,19 +77,6 @@ def test_moving_a_batch_moves_all_of_it() -> None:
     moved = collate(rows_of((1, 2)), pad_id=0).to("meta")
     places = {moved.input_ids.device.type, moved.labels.device.type, moved.segment_ids.device.type}
     assert places == {"meta"}
-
-
-# -- one epoch ---------------------------------------------------------------------------------
-
-
-def test_batches_are_the_plan_collated() -> None:
-    rows = rows_of((1, 3), (2, 5), (1, 1), (4, 2), (3, 3))
-    dealt = plan([len(row.ids) for row in rows], 2, seed=3)
-    made = list(batches(rows, 2, pad_id=0, seed=3))
-    assert [batch.tokens for batch in made] == [
-        sum(len(rows[at].ids) for at in chosen) for chosen in dealt
-    ]
-    assert made[0].input_ids[0, 0].item() == rows[dealt[0][0]].ids[0]
 
 
 # -- pieces -----------------------------------------------------------------------------------
