@@ -14,8 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from sft_core import data
-from sft_core.batch import plan
 from sft_core.config import DataConfig, LabConfig, TrainConfig
+from sft_core.dealing import plan
 from sft_core.lessons import FROM_SCRATCH
 from sft_core.models import open_model, precision, save
 from tests.peers.environment import ROOT
