@@ -99,7 +99,8 @@ class MemoryEstimated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindLoss:
-    """The mean loss of a step's trained tokens of one ``kind``: "answer" or "template"."""
+    """The mean loss of a step's trained tokens of one ``kind``: "answer", "template", or "prompt"
+    where the policy trains everything."""
 
     kind: str
     loss: float

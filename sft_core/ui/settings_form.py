@@ -240,7 +240,7 @@ def build(train: TrainConfig, lora: LoraConfig) -> dict[str, Any]:
         made["gradient_checkpointing"] = gr.Checkbox(
             train.gradient_checkpointing,
             label="Gradient checkpointing",
-            info="Less memory, a third more time.",
+            info="Less memory, for more time.",
             min_width=120,
         )
         made["auto_micro_batch"] = gr.Checkbox(
