@@ -57,7 +57,7 @@ def store(folder: Path, write: Callable[[Path], None]) -> None:
 def _move_in(fresh: Path, folder: Path) -> None:
     """A new folder is renamed into place. In an old one each file is replaced by a rename, the
     weights last: only they change during a run, and are one file, so that is a single moment too.
-    Adapters stand there twice, alone and merged; what a run goes on from is ``resume``'s own copy."""
+    Adapters stand there twice, alone and merged; a run goes on from the copy of ``resume``."""
     if not folder.exists():
         fresh.rename(folder)
         return
